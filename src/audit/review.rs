@@ -1,0 +1,222 @@
+//! Reading, and checking the chain.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::{EXTENSION, GENESIS, chain_hash};
+use crate::domain::Record;
+
+/// One entry, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub segment: String,
+    pub number: u64,
+    pub record: Record,
+}
+
+/// What the check of a chain found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub segments: usize,
+    pub entries: u64,
+    /// Segments whose last line is incomplete: the process was stopped while writing it.
+    pub torn: Vec<String>,
+}
+
+#[derive(Debug, Error)]
+pub enum ReviewError {
+    #[error("{} can't be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} has no audit journal (files audit-*.jsonl)", .0.display())]
+    Empty(PathBuf),
+    #[error("{segment}, line {line}: {why}")]
+    Broken { segment: String, line: usize, why: String },
+}
+
+#[derive(Deserialize)]
+struct Line {
+    n: u64,
+    hash: String,
+    prev: String,
+    record: Box<RawValue>,
+}
+
+/// Segments, oldest first.
+fn segments(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with("audit-") && path.extension().is_some_and(|e| e == EXTENSION) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The hash that a new segment continues.
+pub(super) fn last_hash(directory: &Path) -> std::io::Result<Option<String>> {
+    for path in segments(directory)?.into_iter().rev() {
+        let text = std::fs::read_to_string(&path)?;
+        let last = text.lines().rev().find_map(|line| serde_json::from_str::<Line>(line).ok());
+        if let Some(line) = last {
+            return Ok(Some(line.hash));
+        }
+    }
+    Ok(None)
+}
+
+struct Segment {
+    name: String,
+    lines: Vec<Line>,
+    torn: bool,
+}
+
+fn load(directory: &Path) -> Result<Vec<Segment>, ReviewError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ReviewError::Unreadable { path, source }
+    };
+    let paths = segments(directory).map_err(unreadable(directory))?;
+    if paths.is_empty() {
+        return Err(ReviewError::Empty(directory.to_owned()));
+    }
+    let segment = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        let last = text.lines().count();
+        let mut segment = Segment { name, lines: Vec::new(), torn: false };
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            match serde_json::from_str(line) {
+                Ok(line) => segment.lines.push(line),
+                Err(_) if i + 1 == last && !text.ends_with('\n') => segment.torn = true,
+                Err(error) => {
+                    let why = format!("not an entry: {error}");
+                    return Err(ReviewError::Broken { segment: segment.name, line: i + 1, why });
+                }
+            }
+        }
+        Ok(segment)
+    };
+    paths.into_iter().map(segment).collect()
+}
+
+/// All entries, oldest first.
+pub fn read(directory: &Path) -> Result<Vec<Entry>, ReviewError> {
+    let mut entries = Vec::new();
+    for segment in load(directory)? {
+        for (i, line) in segment.lines.into_iter().enumerate() {
+            let record = serde_json::from_str(line.record.get()).map_err(|error| ReviewError::Broken {
+                segment: segment.name.clone(),
+                line: i + 1,
+                why: format!("not a record: {error}"),
+            })?;
+            entries.push(Entry { segment: segment.name.clone(), number: line.n, record });
+        }
+    }
+    Ok(entries)
+}
+
+/// Checks that no entry was changed, left out or put in. Old segments may have been removed as a whole, but for the
+/// newest one that another continues.
+pub fn verify(directory: &Path) -> Result<Verified, ReviewError> {
+    let mut verified = Verified::default();
+    let mut known: BTreeSet<String> = BTreeSet::from([GENESIS.to_owned()]);
+    for (i, segment) in load(directory)?.into_iter().enumerate() {
+        let broken =
+            |line: usize, why: &str| ReviewError::Broken { segment: segment.name.clone(), line, why: why.to_owned() };
+        let mut previous: Option<String> = None;
+        for (at, line) in segment.lines.iter().enumerate() {
+            match &previous {
+                Some(hash) if *hash != line.prev => return Err(broken(at + 1, "does not follow the entry before it")),
+                None if i > 0 && !known.contains(&line.prev) => {
+                    return Err(broken(at + 1, "continues an entry that is not there: a segment was cut or removed"));
+                }
+                Some(_) | None => {}
+            }
+            if line.n != at as u64 {
+                return Err(broken(at + 1, &format!("is number {} where {at} was due", line.n)));
+            }
+            if chain_hash(&line.prev, line.n, line.record.get()) != line.hash {
+                return Err(broken(at + 1, "was changed after it was written"));
+            }
+            known.insert(line.hash.clone());
+            previous = Some(line.hash.clone());
+        }
+        verified.segments += 1;
+        verified.entries += segment.lines.len() as u64;
+        if segment.torn {
+            verified.torn.push(segment.name);
+        }
+    }
+    Ok(verified)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::Journal;
+    use super::*;
+    use crate::domain::Event;
+    use crate::ports::AuditSink as _;
+
+    async fn write(directory: &Path, second: i64, messages: &[&str]) -> PathBuf {
+        let journal = Journal::open(directory, Timestamp::from_second(second).unwrap()).unwrap();
+        for message in messages {
+            let record = Record::new(Timestamp::from_second(second).unwrap(), Event::Suspect, *message);
+            journal.append(record).await.unwrap();
+        }
+        journal.path().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_journal_over_several_processes_is_one_chain() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), 1, &["a", "b"]).await;
+        write(directory.path(), 2, &["c"]).await;
+        write(directory.path(), 3, &["d", "e"]).await;
+        let verified = verify(directory.path()).unwrap();
+        assert_eq!((verified.segments, verified.entries), (3, 5));
+        let messages: Vec<String> = read(directory.path()).unwrap().into_iter().map(|e| e.record.message).collect();
+        assert_eq!(messages, ["a", "b", "c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_meddling_is_found() {
+        type Meddle = fn(&str) -> String;
+        let cases: [(Meddle, &str); 4] = [
+            (|text| text.replace("second", "seconds"), "was changed"),
+            (
+                |text| text.lines().filter(|l| !l.contains("second")).map(|l| format!("{l}\n")).collect(),
+                "does not follow",
+            ),
+            (|text| text.lines().map(|l| format!("{l}\n{l}\n")).collect(), "does not follow"),
+            (|text| text.lines().filter(|l| !l.contains("third")).map(|l| format!("{l}\n")).collect(), "not there"),
+        ];
+        for (meddle, expected) in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let path = write(directory.path(), 1, &["first", "second", "third"]).await;
+            write(directory.path(), 2, &["next"]).await;
+            std::fs::write(&path, meddle(&std::fs::read_to_string(&path).unwrap())).unwrap();
+            let error = verify(directory.path()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_torn_by_a_crash_is_reported_and_the_chain_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), 1, &["a", "b"]).await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 20]).unwrap();
+        write(directory.path(), 2, &["c"]).await;
+        let verified = verify(directory.path()).unwrap();
+        assert_eq!((verified.entries, verified.torn.len()), (2, 1));
+    }
+}

@@ -1,0 +1,111 @@
+//! `zoneward backtest`: the very same pipeline over a past stretch, in simulated time.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+
+use super::render::{self, RecordPrinter};
+use super::{ConfigArguments, Outcome, Output};
+use crate::domain::{CycleLength, Event, Gap, Record, Snapshot};
+use crate::isolate::{self, MemoryStore};
+use crate::observe::PrometheusObserver;
+use crate::pipeline::Pipeline;
+use crate::ports::{AuditSink, IsolationStore, Observer};
+
+/// Cycles between two words of progress.
+const CHUNK_CYCLES: i32 = 240;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Base address of Prometheus [default: prometheus.url]
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+    /// First moment, RFC 3339. Nothing before it is known.
+    #[arg(long, value_name = "TIME")]
+    start: Timestamp,
+    /// Last moment, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    end: Timestamp,
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    if arguments.end <= arguments.start {
+        bail!("--end ({}) must be later than --start ({})", arguments.end, arguments.start);
+    }
+    let settings = arguments.config.load(arguments.prometheus.as_deref())?;
+    let began = std::time::Instant::now();
+    let cycle = CycleLength::at_least(settings.detect.cycle);
+    let mut observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
+    if let Some(interval) = observer.fit_to_scrapes(arguments.end).await.context("measuring the scrape interval")?
+        && observer.cycle() != cycle
+    {
+        render::note(&format!(
+            "targets are scraped every {interval}: judging every {} instead of every {cycle} (detect.cycle)",
+            observer.cycle()
+        ));
+    }
+    let cycle = observer.cycle();
+    let audit = Arc::new(RecordPrinter::new(arguments.output));
+    let store = Arc::new(MemoryStore::default());
+    let mut pipeline = Pipeline::new(settings.pipeline(), cycle, store.clone(), audit.clone());
+
+    let mut next = cycle.at_or_after(arguments.start);
+    let (mut cycles, mut blind) = (0_u64, 0_u64);
+    while next <= arguments.end {
+        let last = (next + cycle.signed() * (CHUNK_CYCLES - 1)).min(arguments.end);
+        let snapshots = observer.observe(next, last).await.context("reading history")?;
+        for snapshot in snapshots {
+            cycles += 1;
+            blind += u64::from(snapshot.global_gaps().next().is_some());
+            step(&mut pipeline, &mut observer, &snapshot, store.as_ref(), audit.as_ref()).await?;
+        }
+        next = cycle.at_or_after(last + cycle.signed());
+        render::progress(&format!("{cycles} cycles judged, up to {last}"), next > arguments.end);
+    }
+    let isolations = store.list().await?.len();
+    let usage = observer.usage();
+    let message = format!(
+        "{cycles} cycles of {cycle}, {blind} of them without judgement; {isolations} isolations; {} queries, {:.1} MB",
+        usage.queries,
+        usage.response_bytes as f64 / 1e6
+    );
+    let summary = Record::new(arguments.end, Event::Summary, message)
+        .figure("cycles", cycles)
+        .figure("cycle_s", cycle.seconds())
+        .figure("cycles_without_judgement", blind)
+        .figure("isolations", isolations)
+        .figure("queries", usage.queries)
+        .figure("response_bytes", usage.response_bytes)
+        .figure("seconds", (began.elapsed().as_secs_f64() * 100.0).round() / 100.0);
+    audit.append(summary).await?;
+    if arguments.output == Output::Table {
+        render::records(&audit.kept());
+    }
+    Ok(Outcome::Done)
+}
+
+/// One cycle of judgement, and of the rehearsed isolations.
+pub(super) async fn step(
+    pipeline: &mut Pipeline,
+    observer: &mut dyn Observer,
+    snapshot: &Snapshot,
+    store: &dyn IsolationStore,
+    audit: &dyn AuditSink,
+) -> anyhow::Result<()> {
+    let now = snapshot.time;
+    pipeline.tick(observer, snapshot, now).await?;
+    for mut isolation in store.list().await?.into_iter().filter(crate::domain::Isolation::active) {
+        isolate::advance(&mut isolation, &[], store, audit, now).await?;
+    }
+    Ok(())
+}
+
+/// A cycle that could not be read.
+pub(super) fn unread(time: Timestamp, why: String) -> Snapshot {
+    Snapshot::unobserved(time, Gap::QueryFailed { why })
+}

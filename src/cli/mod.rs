@@ -1,0 +1,103 @@
+//! The command line: one file a command; only `render` prints.
+
+mod audit;
+mod backtest;
+mod check;
+mod demo;
+mod render;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::settings::{self, Settings, SettingsError};
+use crate::telemetry::{self, LogFormat};
+
+/// Detects gray availability-zone failures from Istio's metrics, and isolates the sick zone by reversible steps.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed, or (check, audit verify) found something wrong
+  2  the command line is wrong
+  3  the configuration is wrong";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch a mesh: poll, judge, and put every change of mind on record.
+    Run(run::Arguments),
+    /// Check the configuration, and with --connect what Prometheus has to show.
+    Check(check::Arguments),
+    /// Judge a past stretch, as `run` would have.
+    Backtest(backtest::Arguments),
+    /// Watch a gray failure from onset to return in an embedded world.
+    Demo(demo::Arguments),
+    /// List the audit journal, or verify that it is whole.
+    Audit(audit::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArguments {
+    /// Configuration file; variables such as `ZONEWARD_PROMETHEUS__URL` go over it
+    /// [default: /etc/zoneward/config.yaml, else config/default.yaml, else built-in defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    fn load(&self, url: Option<&str>) -> Result<Settings, SettingsError> {
+        let mut environment: std::collections::BTreeMap<String, String> = std::env::vars().collect();
+        if let Some(url) = url {
+            environment.insert("ZONEWARD_PROMETHEUS__URL".to_owned(), url.to_owned());
+        }
+        let file = self.config.clone().or_else(settings::default_file);
+        Settings::load(file.as_deref(), environment)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// JSON, one object a line where there are several.
+    Json,
+}
+
+/// What a command came to, other than an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// It ran, and found something wrong.
+    Found,
+}
+
+/// Runs one command; an error is printed with its causes.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let (format, level) = match &arguments.command {
+        Command::Run(run) => (run.log_format(), "info"),
+        Command::Check(_) | Command::Backtest(_) | Command::Demo(_) | Command::Audit(_) => (LogFormat::Text, "warn"),
+    };
+    telemetry::init_logs(format, level);
+    let result = match arguments.command {
+        Command::Run(arguments) => run::run(arguments).await,
+        Command::Check(arguments) => check::run(arguments).await,
+        Command::Backtest(arguments) => backtest::run(arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Audit(arguments) => audit::run(&arguments),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Found) => ExitCode::from(1),
+        Err(error) => {
+            render::error(&error);
+            ExitCode::from(if error.downcast_ref::<SettingsError>().is_some() { 3 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! From verdicts to what should be done: one match.
+
+mod effect;
+mod settings;
+
+pub use effect::effect;
+pub use settings::Settings;
+
+use crate::domain::{Assessment, Decision, Finding, HoldReason, Isolation, Origin, Request, Verdict, Zone};
+
+/// What the verdict on each zone calls for; wishes to isolate come first, the most severe at the front.
+///
+/// Pure. Guardrails come after it.
+pub fn decide(assessment: &Assessment, isolations: &[Isolation], settings: &Settings) -> Vec<(Zone, Decision)> {
+    let severity = |finding: &Finding| finding.evidence.iter().map(|e| e.severity).fold(0.0, f64::max);
+    let mut zones: Vec<(&Zone, &Finding)> = assessment.zones.iter().collect();
+    zones.sort_by(|a, b| severity(b.1).total_cmp(&severity(a.1)).then_with(|| a.0.cmp(b.0)));
+    let isolated = |zone: &Zone| isolations.iter().any(|i| i.active() && i.zone == *zone);
+    let decision = |(zone, finding): (&Zone, &Finding)| {
+        let hold_or_isolate = if isolated(zone) {
+            Decision::Hold(HoldReason::AlreadyIsolated)
+        } else {
+            for_zone(zone, finding, settings)
+        };
+        (zone.clone(), hold_or_isolate)
+    };
+    let mut decisions: Vec<(Zone, Decision)> = zones.into_iter().map(decision).collect();
+    decisions.sort_by_key(|(_, decision)| !matches!(decision, Decision::Isolate(_)));
+    decisions
+}
+
+fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
+    let hold = match &finding.verdict {
+        Verdict::Healthy => HoldReason::NoFault,
+        Verdict::ZoneFault if finding.has_lasted() => {
+            return Decision::Isolate(Request {
+                zone: zone.clone(),
+                origin: Origin::Detector,
+                expires_after: settings.expires_after,
+                evidence: finding.evidence.clone(),
+            });
+        }
+        Verdict::ZoneFault => HoldReason::NotYetPersistent { lasted: finding.lasted, needed: finding.needed },
+        Verdict::ServiceFault { affected_share, needed_share } => {
+            HoldReason::TooNarrow { affected_share: *affected_share, needed_share: *needed_share }
+        }
+        Verdict::InstanceFault { pod } => HoldReason::SingleInstance { pod: pod.clone() },
+        Verdict::RegionalFault => HoldReason::RegionalFault,
+        Verdict::FaultElsewhere { why } => HoldReason::FaultElsewhere { why: why.clone() },
+        Verdict::Inconclusive { gaps } => {
+            HoldReason::StaleData { why: gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ") }
+        }
+    };
+    Decision::Hold(hold)
+}

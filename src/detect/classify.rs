@@ -1,0 +1,209 @@
+//! From what is watched to a verdict on each zone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use super::corroborate;
+use super::history::History;
+use super::persist::{self, Watch};
+use super::settings::Settings;
+use super::track::Track;
+use crate::domain::verdict::Suspect;
+use crate::domain::{Assessment, Evidence, Finding, Gap, Nats, Period, PodCalls, ServiceId, Signal, Verdict, Zone};
+
+/// Evidence shown with a verdict, strongest first.
+const MOST_EVIDENCE: usize = 10;
+/// Independent services that make a fault wide whatever they carry.
+const WIDE_SERVICES: usize = 3;
+
+/// What a closer look has shown, pod by pod.
+pub type Pods = BTreeMap<(ServiceId, Zone), Vec<PodCalls>>;
+
+/// Judges the newest cycle.
+///
+/// Pure: equal histories, pods and settings give equal verdicts. Where `unsettled` is not empty, the verdicts hold
+/// only if the pods of those suspects, which `pods` lacks, do not explain them.
+pub fn detect(history: &History, pods: &Pods, settings: &Settings, now: Timestamp) -> Assessment {
+    let global: Vec<Gap> = history.gaps.iter().filter(|gap| gap.zone().is_none()).cloned().collect();
+    let typical = typical_sizes(history);
+    let mut unsettled = BTreeSet::new();
+    let judge = |(at, zone): (usize, &Zone)| {
+        let own: Vec<Gap> = history.gaps.iter().filter(|gap| gap.zone() == Some(zone)).cloned().collect();
+        let finding = if !global.is_empty() {
+            Finding::inconclusive(global.clone())
+        } else if !own.is_empty() {
+            Finding::inconclusive(own)
+        } else {
+            Judge { history, pods, settings, zone, at, typical: &typical }.finding(&mut unsettled)
+        };
+        (zone.clone(), finding)
+    };
+    let zones = history.zones.iter().enumerate().map(judge).collect();
+    Assessment { time: history.time.unwrap_or(now), zones, unsettled }
+}
+
+/// Per signal and zone the mean effect over the tripping services: one may look worse by chance.
+fn typical_sizes(history: &History) -> [Vec<f64>; 5] {
+    Signal::ALL.map(|signal| {
+        (0..history.zones.len())
+            .map(|zone| {
+                let tripping = history
+                    .tracks
+                    .values()
+                    .map(|track| track.watches.get(signal, zone).reading)
+                    .filter(|reading| reading.tripping);
+                let (sum, weight) = tripping.fold((0.0, 0.0), |(sum, weight), reading| {
+                    let w = reading.latest.weight.sqrt();
+                    (sum + w * reading.size, weight + w)
+                });
+                sum / weight.max(1e-12)
+            })
+            .collect()
+    })
+}
+
+/// One signal of one service, or of all pooled, that trips in the zone.
+struct Key<'a> {
+    service: Option<(&'a ServiceId, &'a Track)>,
+    signal: Signal,
+    watch: &'a Watch,
+    severity: f64,
+    lasted: Period,
+    needed: Period,
+}
+
+impl Key<'_> {
+    fn has_lasted(&self) -> bool {
+        self.watch.reading.present && self.lasted >= self.needed
+    }
+
+    fn evidence(&self, cycle_s: i64) -> Evidence {
+        let (reading, look) = (&self.watch.reading, &self.watch.reading.best);
+        let z95 = Normal::standard().inverse_cdf(0.975);
+        Evidence {
+            service: self.service.map(|(id, _)| id.clone()),
+            signal: self.signal,
+            vantage: self.signal.vantage(),
+            nats: Nats::new(reading.nats),
+            seen: look.seen,
+            expected: look.expected,
+            excess_low: look.effect - z95 * look.error,
+            excess_high: look.effect + z95 * look.error,
+            zone_requests: look.weight,
+            peer_requests: look.peers,
+            window: Period::from_secs(reading.best_span as i64 * cycle_s),
+            severity: self.severity,
+        }
+    }
+}
+
+struct Judge<'a> {
+    history: &'a History,
+    pods: &'a Pods,
+    settings: &'a Settings,
+    zone: &'a Zone,
+    at: usize,
+    typical: &'a [Vec<f64>; 5],
+}
+
+impl<'a> Judge<'a> {
+    fn finding(&self, unsettled: &mut BTreeSet<Suspect>) -> Finding {
+        let mut keys = self.tripping();
+        keys.sort_by(|a, b| b.has_lasted().cmp(&a.has_lasted()).then(b.severity.total_cmp(&a.severity)));
+        let Some(first) = keys.first() else {
+            return Finding::healthy();
+        };
+        let lasting = first.has_lasted();
+        let mut verdict = None;
+        let mut lead = first;
+        for key in keys.iter().take_while(|key| key.has_lasted() == lasting) {
+            match self.explained_otherwise(key, lasting, unsettled) {
+                Some(other) => {
+                    verdict.get_or_insert(other);
+                }
+                None => {
+                    verdict = Some(self.by_breadth(&keys, lasting));
+                    lead = key;
+                    break;
+                }
+            }
+        }
+        let cycle_s = self.history.scale.cycle.seconds();
+        let mut evidence: Vec<Evidence> = keys.iter().map(|key| key.evidence(cycle_s)).collect();
+        evidence.sort_by(|a, b| b.severity.total_cmp(&a.severity));
+        evidence.truncate(MOST_EVIDENCE);
+        Finding { verdict: verdict.unwrap_or(Verdict::Healthy), lasted: lead.lasted, needed: lead.needed, evidence }
+    }
+
+    fn tripping(&self) -> Vec<Key<'a>> {
+        let services = self.history.tracks.iter().map(|(id, track)| (Some((id, track)), &track.watches));
+        let all = services.chain([(None, &self.history.pooled)]);
+        all.flat_map(|(service, watches)| Signal::ALL.map(|signal| (service, signal, watches.get(signal, self.at))))
+            .filter(|(_, _, watch)| watch.reading.tripping)
+            .map(|(service, signal, watch)| {
+                let typical = self.typical[signal as usize][self.at];
+                let size = if service.is_some() { watch.reading.size.min(typical) } else { watch.reading.size };
+                let severity = persist::severity(signal, size, self.settings);
+                let needed = persist::needed(severity, self.settings);
+                Key { service, signal, watch, severity, lasted: watch.lasted(&self.history.scale), needed }
+            })
+            .collect()
+    }
+
+    /// What else explains a key. Pods are asked for only when nothing else stands in the way.
+    fn explained_otherwise(&self, key: &Key<'_>, lasting: bool, unsettled: &mut BTreeSet<Suspect>) -> Option<Verdict> {
+        if key.signal == Signal::ClientErrors
+            && let Some(why) = corroborate::clients_of_bad_servers(self.history, key.service.map(|(_, t)| t), self.at)
+        {
+            return Some(Verdict::FaultElsewhere { why });
+        }
+        if key.watch.rivals > 0 {
+            return Some(Verdict::RegionalFault);
+        }
+        if key.signal == Signal::ServerErrors && lasting {
+            return self.one_pod_each(key, unsettled).map(|pod| Verdict::InstanceFault { pod });
+        }
+        None
+    }
+
+    /// The pod that explains the key, if in each service concerned one does.
+    fn one_pod_each(&self, key: &Key<'_>, unsettled: &mut BTreeSet<Suspect>) -> Option<String> {
+        let cycles = corroborate::pod_cycles(key.watch);
+        let mut first = None;
+        for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), self.at) {
+            let Some(pods) = self.pods.get(&(id.clone(), self.zone.clone())) else {
+                unsettled.insert(Suspect { service: id.clone(), zone: self.zone.clone(), cycles });
+                return None;
+            };
+            let pod = corroborate::one_pod(track, self.at, pods, cycles, self.settings, &self.history.scale)?;
+            first.get_or_insert(pod);
+        }
+        first
+    }
+
+    /// A zone is worth isolating only if the sick services carry enough, are several, or one is critical.
+    fn by_breadth(&self, keys: &[Key<'_>], lasting: bool) -> Verdict {
+        let sick: BTreeMap<&ServiceId, &Track> =
+            keys.iter().filter(|key| !lasting || key.has_lasted()).filter_map(|key| key.service).collect();
+        let pooled = keys.iter().any(|key| key.service.is_none());
+        let critical = sick.values().any(|track| track.settings.critical);
+        let sum = |tracks: &mut dyn Iterator<Item = &Track>| {
+            tracks.fold((0.0, 0.0), |(served, called), track| {
+                let (s, c) = track.traffic(self.at);
+                (served + s, called + c)
+            })
+        };
+        let all = sum(&mut self.history.tracks.values());
+        let affected = sum(&mut sick.values().copied());
+        let share = f64::max(affected.0 / all.0.max(1.0), affected.1 / all.1.max(1.0));
+        let wide = pooled || critical || sick.len() >= WIDE_SERVICES;
+        let needed_share = self.settings.min_affected_share.as_fraction();
+        if wide || share >= needed_share {
+            Verdict::ZoneFault
+        } else {
+            Verdict::ServiceFault { affected_share: share, needed_share }
+        }
+    }
+}

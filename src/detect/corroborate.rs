@@ -1,0 +1,107 @@
+//! What else could explain it: other zones just as bad, servers elsewhere, one pod.
+
+use super::history::History;
+use super::persist::Watch;
+use super::proportion;
+use super::settings::{Scale, Settings};
+use super::track::Track;
+use crate::domain::{PodCalls, ServiceId, Signal};
+
+/// Another zone with this share of the excess makes a fault regional.
+const RIVAL_SHARE: f64 = 0.5;
+/// Excesses below this are no measure of a rival.
+const RIVAL_FLOOR: f64 = 0.002;
+/// Cycles for which a rival in doubt, and one beyond doubt, is remembered: regional faults reach zones one by one.
+const DOUBTFUL_RIVAL: u32 = 3;
+const SURE_RIVAL: u32 = 20;
+/// Pods are compared over at least so many cycles, and where a zone has so many of them.
+pub(super) const POD_CYCLES: usize = 8;
+const FEWEST_PODS: usize = 3;
+/// Share of the excess in one pod that makes it the pod's fault.
+const POD_SHARE: f64 = 0.5;
+
+/// How far a zone has left its own past.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rival {
+    pub excess: f64,
+    pub nats: f64,
+}
+
+/// For how many cycles to remember that another zone is about as bad as this one.
+pub(super) fn rival_memory(zones: &[Rival], zone: usize, settings: &Settings) -> u32 {
+    let threshold = RIVAL_SHARE * zones[zone].excess.max(RIVAL_FLOOR);
+    let rivals = || zones.iter().enumerate().filter(|(z, rival)| *z != zone && rival.excess >= threshold);
+    if rivals().any(|(_, rival)| rival.nats >= settings.suspect.get()) {
+        SURE_RIVAL
+    } else if rivals().next().is_some() {
+        DOUBTFUL_RIVAL
+    } else {
+        0
+    }
+}
+
+/// Why a zone's clients alone are no reason to isolate it, if so.
+///
+/// Bad servers make clients suffer in every zone: only what no server reports counts, and only at several
+/// destinations, where there are several.
+pub(super) fn clients_of_bad_servers(history: &History, service: Option<&Track>, zone: usize) -> Option<String> {
+    let zones = 0..history.zones.len();
+    if let Some(track) = service {
+        let server = zones.clone().find(|z| track.watches.get(Signal::ServerErrors, *z).reading.suspicious);
+        if let Some(at) = server {
+            return Some(format!("its clients fail because of servers in {}", history.zones[at]));
+        }
+    }
+    let readings = || history.tracks.values().map(|track| track.watches.get(Signal::ClientErrors, zone).reading);
+    let live = readings().filter(|r| r.latest.live).count();
+    let suspicious = readings().filter(|r| r.suspicious).count();
+    (live >= 2 && suspicious < 2).then(|| "only its clients of one service fail".to_owned())
+}
+
+/// The pod that explains a service's failures in a zone: one of at least three, with most of the excess, without
+/// which the others would raise no suspicion.
+pub(super) fn one_pod(
+    track: &Track,
+    zone: usize,
+    pods: &[PodCalls],
+    cycles: usize,
+    settings: &Settings,
+    scale: &Scale,
+) -> Option<String> {
+    let alive: Vec<&PodCalls> = pods.iter().filter(|pod| pod.calls.total > 0.0).collect();
+    if alive.len() < FEWEST_PODS {
+        return None;
+    }
+    let usual = proportion::usual(&track.past.served, &track.past.served_failed)[zone].own;
+    let excess = |pod: &PodCalls| (pod.calls.failed - pod.calls.total * usual).max(0.0);
+    let worst = alive.iter().max_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| b.pod.cmp(&a.pod)))?;
+    let total: f64 = alive.iter().map(|pod| excess(pod)).sum();
+    let (rest_n, rest_x) = alive
+        .iter()
+        .filter(|pod| pod.pod != worst.pod)
+        .fold((0.0, 0.0), |(n, x), pod| (n + pod.calls.total, x + pod.calls.failed));
+    let spread = track.noise.variance(Signal::ServerErrors) * scale.smoothing(cycles as f64);
+    let calm =
+        rest_x <= rest_n * usual || proportion::deviance(rest_x, rest_n * usual, spread) < settings.suspect.get();
+    let small = rest_x / rest_n.max(1.0) - usual < track.settings.min_error_excess.as_fraction();
+    (excess(worst) >= POD_SHARE * total && (calm || small)).then(|| worst.pod.clone())
+}
+
+/// The services whose servers must be seen pod by pod before this key may count: the service, or all suspicious ones.
+pub(super) fn suspects<'a>(
+    history: &'a History,
+    service: Option<&'a ServiceId>,
+    zone: usize,
+) -> Vec<(&'a ServiceId, &'a Track)> {
+    history
+        .tracks
+        .iter()
+        .filter(|(id, _)| service.is_none_or(|wanted| wanted == *id))
+        .filter(|(_, track)| track.watches.get(Signal::ServerErrors, zone).reading.suspicious)
+        .collect()
+}
+
+/// The cycles over which pods are to be compared.
+pub(super) fn pod_cycles(watch: &Watch) -> usize {
+    watch.reading.span.max(POD_CYCLES)
+}

@@ -1,0 +1,161 @@
+//! What was seen so far: a ring of increments and a slow baseline per service, fed by one snapshot a cycle.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::persist::Watches;
+use super::pool::Pool;
+use super::settings::{CLEAR, Scale, Settings};
+use super::track::Track;
+use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
+
+/// One cycle, or a sum of cycles, of one service: by zone, and for the latency by zone and bucket.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Frame {
+    pub served: Vec<f64>,
+    pub served_failed: Vec<f64>,
+    pub called: Vec<f64>,
+    pub called_failed: Vec<f64>,
+    pub latency: Vec<Vec<f64>>,
+}
+
+impl Frame {
+    pub fn empty(zones: usize, buckets: usize) -> Self {
+        let zero = vec![0.0; zones];
+        Self {
+            served: zero.clone(),
+            served_failed: zero.clone(),
+            called: zero.clone(),
+            called_failed: zero,
+            latency: vec![vec![0.0; buckets]; zones],
+        }
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        let add = |to: &mut Vec<f64>, from: &Vec<f64>| to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
+        add(&mut self.served, &other.served);
+        add(&mut self.served_failed, &other.served_failed);
+        add(&mut self.called, &other.called);
+        add(&mut self.called_failed, &other.called_failed);
+        self.latency.iter_mut().zip(&other.latency).for_each(|(a, b)| add(a, b));
+    }
+
+    pub fn insert_zone(&mut self, at: usize, buckets: usize) {
+        for column in [&mut self.served, &mut self.served_failed, &mut self.called, &mut self.called_failed] {
+            column.insert(at, 0.0);
+        }
+        self.latency.insert(at, vec![0.0; buckets]);
+    }
+
+    pub fn has_requests(&self) -> bool {
+        self.served.iter().chain(&self.called).any(|n| *n > 0.0)
+    }
+}
+
+/// Everything that judging needs. Pure: it changes by [`History::push`] alone, and equal snapshots make equal histories.
+///
+/// A cycle of which nothing is known does not move it: no data is neither healthy nor zero.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub(super) scale: Scale,
+    pub(super) zones: Vec<Zone>,
+    pub(super) tracks: BTreeMap<ServiceId, Track>,
+    pub(super) pooled: Watches,
+    /// By zone, cycles since anything looked suspicious.
+    pub(super) quiet: Vec<u32>,
+    /// Of the newest snapshot.
+    pub(super) gaps: Vec<Gap>,
+    pub(super) time: Option<Timestamp>,
+}
+
+impl History {
+    pub fn new(settings: &Settings, cycle: CycleLength) -> Self {
+        Self {
+            scale: Scale::new(settings, cycle),
+            zones: Vec::new(),
+            tracks: BTreeMap::new(),
+            pooled: Watches::default(),
+            quiet: Vec::new(),
+            gaps: Vec::new(),
+            time: None,
+        }
+    }
+
+    pub const fn cycle(&self) -> CycleLength {
+        self.scale.cycle
+    }
+
+    /// The newest cycle, if any.
+    pub const fn time(&self) -> Option<Timestamp> {
+        self.time
+    }
+
+    pub fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// How many services are followed.
+    pub fn services(&self) -> usize {
+        self.tracks.len()
+    }
+
+    /// Whether the zone looked suspicious within the last cycles.
+    pub fn watched(&self, zone: &Zone) -> bool {
+        self.zones.binary_search(zone).is_ok_and(|z| self.quiet[z] < CLEAR)
+    }
+
+    /// Takes in one cycle.
+    pub fn push(&mut self, snapshot: &Snapshot, settings: &Settings) {
+        self.time = Some(snapshot.time);
+        self.gaps.clone_from(&snapshot.gaps);
+        if snapshot.global_gaps().next().is_some() {
+            return;
+        }
+        self.admit_newcomers(snapshot, settings);
+        let mut pool = Pool::new(self.zones.len());
+        for (service, track) in &mut self.tracks {
+            let frame = track.frame(snapshot.cells.get(service), &self.zones, |zone| {
+                snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone))
+            });
+            track.advance(frame, settings, &self.scale, &mut pool);
+        }
+        let longest_idle = self.scale.longest_freeze.saturating_mul(24);
+        self.tracks.retain(|_, track| track.idle < longest_idle);
+        pool.watch(&mut self.pooled, settings, &self.scale);
+        for (zone, quiet) in self.quiet.iter_mut().enumerate() {
+            let suspicious =
+                self.pooled.suspicious(zone) || self.tracks.values().any(|track| track.watches.suspicious(zone));
+            *quiet = if suspicious { 0 } else { quiet.saturating_add(1) };
+        }
+    }
+
+    fn admit_newcomers(&mut self, snapshot: &Snapshot, settings: &Settings) {
+        for zone in snapshot.cells.values().flat_map(BTreeMap::keys) {
+            if let Err(at) = self.zones.binary_search(zone) {
+                self.zones.insert(at, zone.clone());
+                self.quiet.insert(at, CLEAR);
+                self.pooled.insert_zone(at);
+                self.tracks.values_mut().for_each(|track| track.insert_zone(at));
+            }
+        }
+        for service in snapshot.cells.keys() {
+            if !self.tracks.contains_key(service) {
+                let own = settings.of(service);
+                if !own.ignore {
+                    self.tracks.insert(service.clone(), Track::new(self.zones.len(), own));
+                }
+            }
+        }
+    }
+}
+
+/// The counts of a histogram on coarser edges, which must be among its own.
+pub(super) fn coarsen(histogram: &Histogram, edges_ms: &[f64]) -> Vec<f64> {
+    let mut counts = vec![0.0; edges_ms.len()];
+    for (edge, count) in histogram.edges_ms.iter().zip(&histogram.counts) {
+        let to = edges_ms.partition_point(|e| e < edge).min(edges_ms.len() - 1);
+        counts[to] += count;
+    }
+    counts
+}

@@ -1,0 +1,205 @@
+//! Are requests slower in one zone than they should be, all of them? On the whole histogram.
+//!
+//! Why this statistic: the mean ridit is Wilcoxon–Mann–Whitney on buckets with the tie correction: the probability
+//! that a request here is slower than one there. Means are ruled by the slowest few requests, and Istio's buckets
+//! are too coarse for quantiles. A table made from the service's own histogram turns it into a factor.
+
+use super::compare::Look;
+use super::settings::Scale;
+
+const FACTORS: [f64; 13] = [0.5, 0.7, 0.85, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0];
+const UNMOVED: usize = 3;
+/// Requests in the window, and in the healthy past.
+const FEWEST: f64 = 20.0;
+const FEWEST_KNOWN: f64 = 100.0;
+/// The usual standard deviation of log latency between zones, before it is learned.
+pub(super) const USUAL_NOISE: f64 = 0.05;
+
+/// The probability that a request `factor` times as slow is slower than a usual one, for each of [`FACTORS`].
+#[derive(Debug, Clone)]
+pub(super) struct ShiftTable {
+    probabilities: [f64; FACTORS.len()],
+    slope: f64,
+}
+
+/// Upper bucket edges in log milliseconds; the infinite one stands for ten times the last finite one.
+pub(super) fn log_edges(edges_ms: &[f64]) -> Vec<f64> {
+    let finite = edges_ms.iter().copied().filter(|e| e.is_finite()).fold(1e-3, f64::max);
+    edges_ms.iter().map(|e| if e.is_finite() { e.max(1e-3).ln() } else { (10.0 * finite).ln() }).collect()
+}
+
+/// Linear between the points, constant outside.
+pub(super) fn interpolate(x: f64, xs: &[f64], ys: &[f64]) -> f64 {
+    let after = xs.partition_point(|p| *p <= x);
+    if after == 0 {
+        return ys[0];
+    }
+    if after == xs.len() {
+        return ys[xs.len() - 1];
+    }
+    let (x0, x1, y0, y1) = (xs[after - 1], xs[after], ys[after - 1], ys[after]);
+    y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+}
+
+/// Cumulative shares of a histogram.
+pub(super) fn cumulative(counts: &[f64]) -> Vec<f64> {
+    let total = counts.iter().sum::<f64>().max(1.0);
+    counts
+        .iter()
+        .scan(0.0, |below, c| {
+            *below += c / total;
+            Some(*below)
+        })
+        .collect()
+}
+
+impl ShiftTable {
+    pub fn new(usual: &[f64], edges_ms: &[f64]) -> Self {
+        let upper = log_edges(edges_ms);
+        let cdf = cumulative(usual);
+        let ridit: Vec<f64> =
+            cdf.iter().enumerate().map(|(i, c)| f64::midpoint(if i == 0 { 0.0 } else { cdf[i - 1] }, *c)).collect();
+        let probabilities = FACTORS.map(|factor| {
+            let mut below = 0.0;
+            (0..upper.len())
+                .map(|i| {
+                    let moved =
+                        if i + 1 == upper.len() { 1.0 } else { interpolate(upper[i] - factor.ln(), &upper, &cdf) };
+                    let share = moved - below;
+                    below = moved;
+                    share * ridit[i]
+                })
+                .sum()
+        });
+        let run = (FACTORS[UNMOVED + 1] / FACTORS[UNMOVED - 1]).ln();
+        let slope = (probabilities[UNMOVED + 1] - probabilities[UNMOVED - 1]) / run;
+        Self { probabilities, slope: slope.max(0.02) }
+    }
+
+    /// A mean ridit as a log factor.
+    fn log_factor(&self, mean_ridit: f64) -> f64 {
+        if self.probabilities[FACTORS.len() - 1] <= self.probabilities[0] + 1e-6 {
+            return 0.0;
+        }
+        interpolate(mean_ridit, &self.probabilities, &FACTORS.map(f64::ln))
+    }
+}
+
+/// The mean ridit of a histogram against a reference, and the tie-corrected variance of one request's ridit.
+fn mean_ridit(counts: &[f64], reference: &[f64]) -> (f64, f64) {
+    let total = reference.iter().sum::<f64>().max(1.0);
+    let (mut below, mut sum, mut ties) = (0.0, 0.0, 0.0);
+    for (count, other) in counts.iter().zip(reference) {
+        let share = other / total;
+        sum += count * (below + share / 2.0);
+        below += share;
+        ties += share.powi(3);
+    }
+    (sum / counts.iter().sum::<f64>().max(1.0), (1.0 - ties) / 12.0)
+}
+
+/// How far each zone's latency is from that of its peers, as a log factor, and the sampling variance of it.
+pub(super) fn shifts_against_peers(latency: &[Vec<f64>], table: &ShiftTable) -> Vec<(f64, f64)> {
+    let buckets = latency.first().map_or(0, Vec::len);
+    let all: Vec<f64> = (0..buckets).map(|b| latency.iter().map(|zone| zone[b]).sum()).collect();
+    latency
+        .iter()
+        .map(|zone| {
+            let rest: Vec<f64> = all.iter().zip(zone).map(|(a, z)| a - z).collect();
+            let (mean, unit) = mean_ridit(zone, &rest);
+            let (n, m): (f64, f64) = (zone.iter().sum(), rest.iter().sum());
+            let sampling = unit * (1.0 / n.max(1.0) + 1.0 / m.max(1.0)) / table.slope.powi(2);
+            (table.log_factor(mean), sampling)
+        })
+        .collect()
+}
+
+/// A zone's standing difference from its peers in log latency, and how many minutes it rests on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Offset {
+    pub weighted: f64,
+    pub weight: f64,
+}
+
+impl Offset {
+    pub fn value(self) -> f64 {
+        self.weighted / self.weight.max(1e-12)
+    }
+}
+
+/// Each zone against its peers (less the standing offset) and against its own past: the smaller of both counts.
+pub(super) fn compare(
+    latency: &[Vec<f64>],
+    known: &[Vec<f64>],
+    offsets: &[Offset],
+    table: &ShiftTable,
+    variance: f64,
+    (span, scale): (usize, &Scale),
+    min_slowdown: f64,
+) -> Vec<Look> {
+    let totals: Vec<f64> = latency.iter().map(|zone| zone.iter().sum()).collect();
+    let all: f64 = totals.iter().sum();
+    shifts_against_peers(latency, table)
+        .into_iter()
+        .enumerate()
+        .map(|(zone, (against_peers, sampling))| {
+            let (n, peers) = (totals[zone], all - totals[zone]);
+            let own = table.log_factor(mean_ridit(&latency[zone], &known[zone]).0);
+            let excess = own.min(against_peers - offsets[zone].value());
+            let unlearned = USUAL_NOISE.powi(2) / (1.0 + offsets[zone].weight);
+            let error = (sampling + variance * scale.smoothing(span as f64) + unlearned).sqrt();
+            let live = n >= FEWEST && peers >= FEWEST && known[zone].iter().sum::<f64>() >= FEWEST_KNOWN;
+            let (z, own_z) = (excess / error, own / error);
+            Look {
+                z: if live { z } else { 0.0 },
+                effect: excess.exp() - 1.0,
+                large: live && excess.exp() >= min_slowdown,
+                live,
+                weight: n,
+                own: own.exp() - 1.0,
+                own_nats: if live && own > 0.0 { own_z * own_z / 2.0 } else { 0.0 },
+                seen: excess.exp(),
+                expected: 1.0,
+                error: error * excess.exp(),
+                peers,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGES: [f64; 8] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, f64::INFINITY];
+
+    #[test]
+    fn a_shifted_histogram_is_measured_as_the_factor_it_was_shifted_by() {
+        let usual = [10.0, 200.0, 400.0, 300.0, 80.0, 9.0, 1.0, 0.0];
+        let table = ShiftTable::new(&usual, &EDGES);
+        let upper = log_edges(&EDGES);
+        let cdf = cumulative(&usual);
+        for factor in [1.2_f64, 1.6, 2.2] {
+            let mut below = 0.0;
+            let moved: Vec<f64> = (0..EDGES.len())
+                .map(|i| {
+                    let share = if i == 7 { 1.0 } else { interpolate(upper[i] - factor.ln(), &upper, &cdf) };
+                    let count = 1000.0 * (share - below);
+                    below = share;
+                    count
+                })
+                .collect();
+            let measured = table.log_factor(mean_ridit(&moved, &usual).0).exp();
+            assert!((measured / factor - 1.0).abs() < 0.05, "shifted by {factor}, measured {measured}");
+        }
+    }
+
+    #[test]
+    fn equal_histograms_are_not_shifted() {
+        let usual = vec![10.0, 200.0, 400.0, 300.0, 80.0, 9.0, 1.0, 0.0];
+        let table = ShiftTable::new(&usual, &EDGES);
+        for (shift, _) in shifts_against_peers(&[usual.clone(), usual.clone(), usual.clone()], &table) {
+            assert!(shift.abs() < 1e-9, "{shift}");
+        }
+    }
+}

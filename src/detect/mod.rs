@@ -1,0 +1,23 @@
+//! Which zone has a gray failure: compare, corroborate, persist, classify.
+//!
+//! Every cycle answers, for each zone, service and signal: how improbable is what was seen in the last w cycles if the
+//! zone were like its peers *and* like its own past, whichever is worse (evidence, in nats), and how large is the excess
+//! (effect)? A zone is at fault when both suffice, for as long as the effect's size requires, and nothing else explains
+//! it: other zones just as bad, one bad pod, servers elsewhere, or services too small to matter.
+
+mod classify;
+mod compare;
+mod corroborate;
+mod history;
+mod location;
+mod noise;
+mod persist;
+mod pool;
+mod proportion;
+mod settings;
+mod tail;
+mod track;
+
+pub use classify::{Pods, detect};
+pub use history::History;
+pub use settings::{Override, ServiceSettings, Settings};

@@ -1,0 +1,172 @@
+//! How long something has been wrong: what is watched, and for how many cycles it was there.
+
+use super::compare::{Look, Looks};
+use super::corroborate::Rival;
+use super::settings::{Scale, Settings};
+use crate::domain::{Period, Signal};
+
+/// The newest cycles must show this share of the largest effect, and this much evidence, to count as presence.
+const STILL_EFFECT: f64 = 0.6;
+const STILL_Z: f64 = 1.5;
+/// Windows up to this many cycles measure the size of an effect.
+const SHORT: usize = 4;
+
+/// What this cycle's windows say of one signal of one service (or of all pooled) in one zone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reading {
+    pub suspicious: bool,
+    pub tripping: bool,
+    pub present: bool,
+    /// Of the best window.
+    pub nats: f64,
+    pub best: Look,
+    pub best_span: usize,
+    /// The first window that trips.
+    pub span: usize,
+    /// The effect's size as it decides how long it must last.
+    pub size: f64,
+    largest: f64,
+    /// The two newest cycles.
+    pub latest: Look,
+}
+
+/// A reading, and what is remembered of earlier ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Watch {
+    pub reading: Reading,
+    /// One bit a cycle, the newest lowest: suspicious, and still so. An intermittent fault adds up.
+    presence: u128,
+    /// Cycles for which another zone is remembered to have been about as bad.
+    pub rivals: u32,
+}
+
+impl Watch {
+    pub fn lasted(&self, scale: &Scale) -> Period {
+        Period::from_secs(i64::from(self.presence.count_ones()) * scale.cycle.seconds())
+    }
+}
+
+/// By signal and zone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watches([Vec<Watch>; 5]);
+
+impl Watches {
+    pub fn insert_zone(&mut self, at: usize) {
+        self.0.iter_mut().for_each(|zones| zones.insert(at, Watch::default()));
+    }
+
+    pub fn get(&self, signal: Signal, zone: usize) -> &Watch {
+        &self.0[signal as usize][zone]
+    }
+
+    pub fn suspicious(&self, zone: usize) -> bool {
+        self.0.iter().any(|zones| zones[zone].reading.suspicious)
+    }
+
+    /// Forgets the last cycle's readings.
+    pub fn begin(&mut self) {
+        self.each(|watch| watch.reading = Reading::default());
+    }
+
+    fn each(&mut self, mut change: impl FnMut(&mut Watch)) {
+        self.0.iter_mut().flatten().for_each(&mut change);
+    }
+
+    /// Takes in one window.
+    pub fn take(&mut self, span: usize, looks: &Looks, settings: &Settings) {
+        for (watches, looks) in self.0.iter_mut().zip(looks) {
+            for (watch, look) in watches.iter_mut().zip(looks) {
+                watch.reading.take(span, look, settings);
+            }
+        }
+    }
+
+    /// Closes the cycle: whether what is suspicious is still there.
+    pub fn settle(&mut self, scale: &Scale) {
+        let kept = if scale.memory >= 128 { u128::MAX } else { (1 << scale.memory) - 1 };
+        self.each(|watch| {
+            let reading = &mut watch.reading;
+            reading.present = reading.suspicious
+                && reading.latest.effect >= STILL_EFFECT * reading.largest
+                && reading.latest.z >= STILL_Z;
+            watch.presence = ((watch.presence << 1) | u128::from(reading.present)) & kept;
+        });
+    }
+
+    /// Where the newest cycle alone is conclusive, its effect less one standard error may be the larger one.
+    pub fn refine_by_newest(&mut self, newest: &Looks, settings: &Settings) {
+        for ((signal, watches), looks) in Signal::ALL.into_iter().zip(&mut self.0).zip(newest) {
+            for (watch, look) in watches.iter_mut().zip(looks) {
+                if watch.reading.tripping && look.nats() >= settings.trip.get() {
+                    let size = match signal {
+                        Signal::Latency => look.effect * (1.0 - 1.0 / look.z.max(1.0)),
+                        Signal::ServerErrors
+                        | Signal::ClientErrors
+                        | Signal::SlowRequests
+                        | Signal::VerySlowRequests => {
+                            look.effect - (look.effect.max(0.0) / look.weight.max(1.0)).sqrt()
+                        }
+                    };
+                    watch.reading.size = watch.reading.size.max(size);
+                }
+            }
+        }
+    }
+
+    /// Remembers which zones have rivals, given how far each zone left its own past in the newest windows.
+    pub fn note_rivals(&mut self, windows: &[[Vec<Rival>; 5]], settings: &Settings) {
+        for (signal, watches) in self.0.iter_mut().enumerate() {
+            for (zone, watch) in watches.iter_mut().enumerate() {
+                let concerned = watch.reading.suspicious
+                    || windows.last().is_some_and(|w| w[signal][zone].nats >= settings.suspect.get());
+                let seen = windows.iter().map(|w| super::corroborate::rival_memory(&w[signal], zone, settings)).max();
+                let remembered = watch.rivals.saturating_sub(1);
+                watch.rivals = remembered.max(if concerned { seen.unwrap_or(0) } else { 0 });
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn take(&mut self, span: usize, look: &Look, settings: &Settings) {
+        if span == 2 {
+            self.latest = *look;
+        }
+        let nats = look.nats();
+        if nats < settings.suspect.get() {
+            return;
+        }
+        self.suspicious = true;
+        let trips_first = nats >= settings.trip.get() && !self.tripping;
+        if trips_first {
+            self.tripping = true;
+            self.span = span;
+        }
+        if nats > self.nats {
+            (self.nats, self.best, self.best_span) = (nats, *look, span);
+        }
+        self.largest = self.largest.max(look.effect);
+        if span <= SHORT {
+            self.size = self.size.max(look.effect);
+        } else if trips_first && self.size == 0.0 {
+            self.size = look.effect;
+        }
+    }
+}
+
+/// How long an effect of this severity must last. Twice the knee needs a quarter of the time: a roll-out's blip and a
+/// regional fault's first zone both look like a fault for about a minute, and only a large one is worth less waiting.
+pub(super) fn needed(severity: f64, settings: &Settings) -> Period {
+    let ratio = (settings.knee.as_fraction() / severity.max(1e-12)).min(1.0);
+    let seconds = settings.longest.as_secs_f64() * ratio * ratio;
+    Period::from_secs(seconds.ceil() as i64).max(settings.shortest)
+}
+
+/// An effect in terms of failed requests.
+pub(super) fn severity(signal: Signal, effect: f64, settings: &Settings) -> f64 {
+    match signal {
+        Signal::ServerErrors | Signal::ClientErrors => effect,
+        Signal::SlowRequests | Signal::VerySlowRequests => effect * settings.slow_requests_weight.as_fraction(),
+        Signal::Latency => effect * settings.slowdown_weight.as_fraction(),
+    }
+}

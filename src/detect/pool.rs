@@ -1,0 +1,117 @@
+//! All services of a zone together: what no single service shows.
+//!
+//! Why this statistic: a sum of each service's clipped z is a stratified test (as Cochran–Mantel–Haenszel and van
+//! Elteren are), so a zone with more of a bad service is not blamed (Simpson), and no single service rules it.
+
+use super::compare::{Look, Looks};
+use super::corroborate::Rival;
+use super::persist::Watches;
+use super::settings::{Scale, Settings, WINDOWS};
+use crate::domain::Signal;
+
+/// How far healthy services of one zone move together.
+const SERVICE_CORRELATION: f64 = 0.03;
+const CLIP: (f64, f64) = (-3.0, 5.0);
+const FEWEST_SERVICES: f64 = 3.0;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    services: f64,
+    worse: f64,
+    z: f64,
+    weight: f64,
+    effect: f64,
+    own: f64,
+    seen: f64,
+    expected: f64,
+    peers: f64,
+}
+
+impl Sum {
+    fn add(&mut self, look: &Look) {
+        if !look.live {
+            return;
+        }
+        self.services += 1.0;
+        self.worse += f64::from(u8::from(look.z > 1.0));
+        self.z += look.z.clamp(CLIP.0, CLIP.1);
+        self.weight += look.weight;
+        self.effect += look.effect * look.weight;
+        self.own += look.own * look.weight;
+        self.seen += look.seen * look.weight;
+        self.expected += look.expected * look.weight;
+        self.peers += look.peers;
+    }
+
+    fn look(&self, floor: f64) -> Look {
+        let weight = self.weight.max(1.0);
+        let inflation = (self.services * (1.0 + SERVICE_CORRELATION * (self.services - 1.0))).max(1.0).sqrt();
+        let (z, effect) = (self.z / inflation, self.effect / weight);
+        let wide = self.worse >= FEWEST_SERVICES.max(self.services / 2.0);
+        Look {
+            z,
+            effect,
+            large: wide && effect >= floor,
+            live: self.services > 0.0,
+            weight: self.weight,
+            own: self.own / weight,
+            own_nats: 0.0,
+            seen: self.seen / weight,
+            expected: self.expected / weight,
+            error: effect.abs() / z.abs().max(1e-3),
+            peers: self.peers,
+        }
+    }
+}
+
+/// Sums over services, by window (the last stands for the newest cycle alone), signal and zone.
+#[derive(Debug)]
+pub(super) struct Pool {
+    sums: Vec<[Vec<Sum>; 5]>,
+}
+
+impl Pool {
+    pub fn new(zones: usize) -> Self {
+        let row = || [(); 5].map(|()| vec![Sum::default(); zones]);
+        Self { sums: (0..=WINDOWS.len()).map(|_| row()).collect() }
+    }
+
+    pub fn add(&mut self, window: usize, looks: &Looks) {
+        for (sums, looks) in self.sums[window].iter_mut().zip(looks) {
+            sums.iter_mut().zip(looks).for_each(|(sum, look)| sum.add(look));
+        }
+    }
+
+    pub fn add_newest(&mut self, looks: &Looks) {
+        self.add(WINDOWS.len(), looks);
+    }
+
+    /// Notes what is suspicious of all services together.
+    pub fn watch(&self, watches: &mut Watches, settings: &Settings, scale: &Scale) {
+        watches.begin();
+        for (index, span) in WINDOWS.into_iter().enumerate() {
+            watches.take(span, &self.looks(index, settings), settings);
+        }
+        watches.settle(scale);
+        watches.note_rivals(&[self.rivals(WINDOWS.len()), self.rivals(0)], settings);
+    }
+
+    fn looks(&self, window: usize, settings: &Settings) -> Looks {
+        let floors = Signal::ALL.map(|signal| match signal {
+            Signal::ServerErrors | Signal::ClientErrors => settings.floors.min_error_excess.as_fraction(),
+            Signal::SlowRequests | Signal::VerySlowRequests => settings.floors.min_slow_excess.as_fraction(),
+            Signal::Latency => settings.floors.min_slowdown.times() - 1.0,
+        });
+        let mut floors = floors.into_iter();
+        self.sums[window].each_ref().map(|zones| {
+            let floor = floors.next().unwrap_or(f64::INFINITY);
+            zones.iter().map(|sum| sum.look(floor)).collect()
+        })
+    }
+
+    fn rivals(&self, window: usize) -> [Vec<Rival>; 5] {
+        self.sums[window]
+            .each_ref()
+            .map(|zones| zones.iter().map(|sum| Rival { excess: sum.own / sum.weight.max(1.0), nats: 0.0 }).collect())
+    }
+}

@@ -1,0 +1,147 @@
+//! Is a share of requests larger in one zone than it should be? For failures and for slow requests.
+//!
+//! Why this statistic: counts of failures come in bursts, so their variance exceeds Poisson's. The negative binomial
+//! has both; its large-deviation exponent bounds the odds of at least `x` failures where `mean` are expected,
+//! P(X ≥ x) ≤ e^-D (Chernoff 1952), in closed form, for the smallest counts too, and at any number of zones. A z-score
+//! among K zones can't exceed √(K−1); chi-squared ignores how much traffic a zone has, and is two-sided.
+
+use super::compare::Look;
+
+/// A share in health: of a zone, of its peers, and the failures the zone's own figure rests on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usual {
+    pub own: f64,
+    pub peers: f64,
+    pub weight: f64,
+}
+
+/// How much is enough.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Floors {
+    pub excess: f64,
+    pub ratio: f64,
+    pub failures: f64,
+    pub requests: f64,
+}
+
+/// A zone's noise over a window: relative variance of a rate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spread {
+    pub relative_variance: f64,
+}
+
+/// Nats against `x` where `mean` is expected, with a relative variance on top of Poisson's.
+pub(super) fn deviance(x: f64, mean: f64, relative_variance: f64) -> f64 {
+    let r = 1.0 / relative_variance.max(1e-6);
+    let mean = mean.max(1e-12);
+    let own = if x > 0.0 { x * (x / mean).ln() } else { 0.0 };
+    own - (x + r) * ((x + r) / (mean + r)).ln()
+}
+
+/// From the healthy past: requests and failures by zone. A zone of which little is known is taken to be like the
+/// service (two failures' worth).
+pub(super) fn usual(requests: &[f64], failures: &[f64]) -> Vec<Usual> {
+    let (all_n, all_x): (f64, f64) = (requests.iter().sum(), failures.iter().sum());
+    let base = (all_x + 1.0) / (all_n + 500.0);
+    requests
+        .iter()
+        .zip(failures)
+        .map(|(n, x)| Usual {
+            own: (x + 2.0) / (n + 2.0 / base),
+            peers: (all_x - x + 2.0) / (all_n - n + 2.0 / base),
+            weight: x + 2.0,
+        })
+        .collect()
+}
+
+/// The share to hold each zone against, and the relative variance of not knowing it better: the worse of the zone's
+/// own past and of its peers now, so that a zone must be worse than both. Between two zones the past tells which one
+/// moved; a standing difference is no fault; a regional one neither.
+pub(super) fn expected(requests: &[f64], failures: &[f64], usual: &[Usual]) -> Vec<(f64, f64)> {
+    let (all_n, all_x): (f64, f64) = (requests.iter().sum(), failures.iter().sum());
+    requests
+        .iter()
+        .zip(failures)
+        .zip(usual)
+        .map(|((n, x), past)| {
+            let peer_failures = all_x - x + 2.0;
+            let standing = (past.own / past.peers).clamp(1.0, 3.0);
+            let now = peer_failures / (all_n - n + 2.0 / past.peers) * standing;
+            let offset_unknown = if standing > 1.0 { 1.0 / past.weight } else { 0.0 };
+            if past.own >= now { (past.own, 1.0 / past.weight) } else { (now, 1.0 / peer_failures + offset_unknown) }
+        })
+        .collect()
+}
+
+/// Each zone against its peers and its past.
+pub(super) fn compare(
+    requests: &[f64],
+    failures: &[f64],
+    past: &[Usual],
+    spread: Spread,
+    floors: &Floors,
+) -> Vec<Look> {
+    let all: f64 = requests.iter().sum();
+    let expected = expected(requests, failures, past);
+    (0..requests.len())
+        .map(|zone| {
+            let (n, x, peers) = (requests[zone], failures[zone], all - requests[zone]);
+            let (p, unknown) = expected[zone];
+            let variance = unknown + spread.relative_variance;
+            let nats = deviance(x, n * p, variance).max(0.0);
+            let rate = x / n.max(1.0);
+            let own = past[zone].own;
+            let live = n >= floors.requests && peers >= floors.requests;
+            Look {
+                z: if x > n * p { (2.0 * nats).sqrt() } else { -(2.0 * nats).sqrt() },
+                effect: rate - p,
+                large: live && rate - p >= floors.excess && rate >= floors.ratio * p && x >= floors.failures,
+                live,
+                weight: n,
+                own: rate - own,
+                own_nats: if x > n * own && x >= 3.0 { deviance(x, n * own, variance) } else { 0.0 },
+                seen: rate,
+                expected: p,
+                error: (rate / n.max(1.0) + p * p * variance).sqrt(),
+                peers,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, Gamma, Poisson};
+
+    use super::*;
+
+    #[test]
+    fn the_evidence_bounds_the_odds_of_chance() {
+        let seed = 20_261_123;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (mean, variance, draws) = (12.0, 0.3, 200_000);
+        let gamma = Gamma::new(1.0 / variance, variance).unwrap();
+        for nats in [2.0, 4.0, 6.0] {
+            let beyond = (0..draws)
+                .filter(|_| {
+                    let rate: f64 = mean * gamma.sample(&mut rng);
+                    let x: f64 = Poisson::new(rate).unwrap().sample(&mut rng);
+                    x > mean && deviance(x, mean, variance) >= nats
+                })
+                .count();
+            let odds = beyond as f64 / f64::from(draws);
+            assert!(odds <= (-nats).exp(), "seed {seed}: odds {odds} at {nats} nats");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_held_against_the_worse_of_its_past_and_its_peers() {
+        let past = usual(&[10_000.0, 10_000.0, 10_000.0], &[10.0, 10.0, 10.0]);
+        let all_worse = expected(&[1000.0; 3], &[50.0; 3], &past);
+        assert!(all_worse.iter().all(|(p, _)| *p > 0.02), "a regional rise raises what is expected: {all_worse:?}");
+        let one_worse = expected(&[1000.0; 3], &[50.0, 1.0, 1.0], &past);
+        assert!(one_worse[0].0 < 0.005, "the sick zone is held against the healthy ones: {one_worse:?}");
+    }
+}

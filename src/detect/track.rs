@@ -1,0 +1,246 @@
+//! One service through time: its recent cycles, its healthy past by zone, and what is watched.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::compare::{Looks, Prepared};
+use super::corroborate::Rival;
+use super::history::{Frame, coarsen};
+use super::location::{Offset, ShiftTable};
+use super::noise::{BLOCK, Noise};
+use super::persist::Watches;
+use super::pool::Pool;
+use super::settings::{LAG, LONGEST_WINDOW, Scale, ServiceSettings, Settings, WARM_UP, WINDOWS};
+use crate::domain::{Cell, Histogram, Zone};
+
+/// Cycles after which the latency table is made anew.
+const TABLE_AGE: u64 = 20;
+
+/// Decayed sums over the healthy past, by zone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Past {
+    pub served: Vec<f64>,
+    pub served_failed: Vec<f64>,
+    pub called: Vec<f64>,
+    pub called_failed: Vec<f64>,
+    pub latency: Vec<Vec<f64>>,
+    pub offsets: Vec<Offset>,
+    /// How many cycles it rests on.
+    pub cycles: f64,
+}
+
+impl Past {
+    pub fn latency_of_all(&self) -> Vec<f64> {
+        let buckets = self.latency.first().map_or(0, Vec::len);
+        (0..buckets).map(|b| self.latency.iter().map(|zone| zone[b]).sum()).collect()
+    }
+
+    fn learn(&mut self, frame: &Frame, healthy: &[bool], keep: f64) {
+        let mix = |known: &mut f64, new: f64| *known = *known * keep + new;
+        for zone in (0..healthy.len()).filter(|z| healthy[*z]) {
+            mix(&mut self.served[zone], frame.served[zone]);
+            mix(&mut self.served_failed[zone], frame.served_failed[zone]);
+            mix(&mut self.called[zone], frame.called[zone]);
+            mix(&mut self.called_failed[zone], frame.called_failed[zone]);
+            for (known, new) in self.latency[zone].iter_mut().zip(&frame.latency[zone]) {
+                mix(known, *new);
+            }
+        }
+        let share = healthy.iter().filter(|h| **h).count() as f64 / healthy.len().max(1) as f64;
+        self.cycles = self.cycles * keep + if frame.has_requests() { share } else { 0.0 };
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Track {
+    pub settings: ServiceSettings,
+    edges_ms: Vec<f64>,
+    /// Newest first.
+    pub recent: VecDeque<Frame>,
+    pub past: Past,
+    pub noise: Noise,
+    table: Option<ShiftTable>,
+    pub watches: Watches,
+    /// By zone: cycles since the last suspicion, and cycles in a row under it.
+    calm: Vec<u32>,
+    frozen: Vec<u32>,
+    cycles: u64,
+    /// Cycles without a request.
+    pub idle: u32,
+}
+
+impl Track {
+    pub fn new(zones: usize, settings: ServiceSettings) -> Self {
+        let mut track = Self {
+            settings,
+            edges_ms: vec![1.0, f64::INFINITY],
+            recent: VecDeque::new(),
+            past: Past::default(),
+            noise: Noise::default(),
+            table: None,
+            watches: Watches::default(),
+            calm: Vec::new(),
+            frozen: Vec::new(),
+            cycles: 0,
+            idle: 0,
+        };
+        for at in 0..zones {
+            track.insert_zone(at);
+        }
+        track
+    }
+
+    pub fn insert_zone(&mut self, at: usize) {
+        let buckets = self.edges_ms.len();
+        self.recent.iter_mut().for_each(|frame| frame.insert_zone(at, buckets));
+        let past = &mut self.past;
+        for column in [&mut past.served, &mut past.served_failed, &mut past.called, &mut past.called_failed] {
+            column.insert(at, 0.0);
+        }
+        past.latency.insert(at, vec![0.0; buckets]);
+        past.offsets.insert(at, Offset::default());
+        self.watches.insert_zone(at);
+        self.calm.insert(at, u32::MAX);
+        self.frozen.insert(at, 0);
+    }
+
+    /// One cycle's cells as a frame on this track's zones and buckets. A zone with a gap counts as not seen.
+    pub fn frame(
+        &mut self,
+        cells: Option<&BTreeMap<Zone, Cell>>,
+        zones: &[Zone],
+        gap: impl Fn(&Zone) -> bool,
+    ) -> Frame {
+        let cells: Vec<(usize, &Cell)> = cells
+            .into_iter()
+            .flatten()
+            .filter(|(zone, _)| !gap(zone))
+            .filter_map(|(zone, cell)| zones.binary_search(zone).ok().map(|at| (at, cell)))
+            .collect();
+        for (_, cell) in &cells {
+            self.agree_on_edges(&cell.latency);
+        }
+        let mut frame = Frame::empty(zones.len(), self.edges_ms.len());
+        for (zone, cell) in cells {
+            frame.served[zone] = cell.served.total;
+            frame.served_failed[zone] = cell.served.failed;
+            frame.called[zone] = cell.called.total;
+            frame.called_failed[zone] = cell.called.failed;
+            frame.latency[zone] = coarsen(&cell.latency, &self.edges_ms);
+        }
+        frame
+    }
+
+    /// Zones and versions may have different buckets: those edges are kept that all have, and older counts are merged.
+    fn agree_on_edges(&mut self, latency: &Histogram) {
+        if latency.edges_ms.len() < 2 || latency.edges_ms == self.edges_ms {
+            return;
+        }
+        let unknown = self.past.latency.iter().flatten().all(|c| *c == 0.0)
+            && self.recent.iter().flat_map(|frame| frame.latency.iter().flatten()).all(|c| *c == 0.0);
+        let common: Vec<f64> = if unknown {
+            latency.edges_ms.clone()
+        } else {
+            self.edges_ms.iter().copied().filter(|e| latency.edges_ms.contains(e)).collect()
+        };
+        if common == self.edges_ms || common.len() < 2 {
+            return;
+        }
+        let old = std::mem::replace(&mut self.edges_ms, common);
+        let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
+        for counts in histories.chain(&mut self.past.latency) {
+            let merged = Histogram { edges_ms: old.clone(), counts: std::mem::take(counts) };
+            *counts = coarsen(&merged, &self.edges_ms);
+        }
+        self.table = None;
+    }
+
+    /// One cycle on: learn from what is old enough, compare over every window, and note what is suspicious.
+    pub fn advance(&mut self, frame: Frame, settings: &Settings, scale: &Scale, pool: &mut Pool) {
+        self.idle = if frame.has_requests() { 0 } else { self.idle.saturating_add(1) };
+        self.recent.push_front(frame);
+        self.cycles += 1;
+        self.learn(scale);
+        self.watches.begin();
+        let seen = self.recent.iter().filter(|frame| frame.has_requests()).count();
+        let Some(table) = self.table.as_ref().filter(|_| seen > WARM_UP) else {
+            return;
+        };
+        let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms);
+        let look = |sum: &Frame, span| prepared.compare(sum, span, &self.past, table, &self.settings, scale);
+        let mut sum = self.recent[0].clone();
+        let newest = look(&sum, 1);
+        let mut two_newest = newest.clone();
+        let mut summed = 1;
+        for (index, span) in WINDOWS.into_iter().enumerate().filter(|(_, span)| *span <= self.recent.len()) {
+            for frame in self.recent.range(summed..span) {
+                sum.add(frame);
+            }
+            summed = span;
+            let looks = look(&sum, span);
+            pool.add(index, &looks);
+            self.watches.take(span, &looks, settings);
+            if span == WINDOWS[0] {
+                two_newest = looks;
+            }
+        }
+        pool.add_newest(&newest);
+        self.watches.settle(scale);
+        let windows = [rivals(&newest), rivals(&two_newest)];
+        self.watches.note_rivals(&windows, settings);
+        self.freeze(&two_newest, settings, scale);
+        self.watches.refine_by_newest(&newest, settings);
+    }
+
+    /// Learns from the cycle that has just become old enough, but from nothing around a suspicion.
+    fn learn(&mut self, scale: &Scale) {
+        self.recent.truncate(LONGEST_WINDOW + LAG);
+        if self.recent.len() <= LAG {
+            return;
+        }
+        let healthy: Vec<bool> = self.calm.iter().map(|cycles| *cycles > LAG as u32).collect();
+        if let Some(table) = &self.table
+            && self.cycles.is_multiple_of(BLOCK as u64)
+            && self.recent.len() >= LAG + BLOCK
+        {
+            let mut block = self.recent[LAG].clone();
+            self.recent.range(LAG + 1..LAG + BLOCK).for_each(|frame| block.add(frame));
+            self.noise.learn(&block, &mut self.past, &healthy, table, scale);
+        }
+        self.past.learn(&self.recent[LAG], &healthy, scale.keep);
+        if self.table.is_none() || self.cycles.is_multiple_of(TABLE_AGE) {
+            self.table = Some(ShiftTable::new(&self.past.latency_of_all(), &self.edges_ms));
+        }
+    }
+
+    /// A zone under suspicion is not learned from; but a change that stays long enough is the new normal.
+    fn freeze(&mut self, two_newest: &Looks, settings: &Settings, scale: &Scale) {
+        for zone in 0..self.calm.len() {
+            let left_its_past = two_newest.iter().any(|looks| looks[zone].own_nats >= settings.suspect.get());
+            let touched = left_its_past || self.watches.suspicious(zone);
+            self.frozen[zone] = if touched { self.frozen[zone] + 1 } else { 0 };
+            let frozen = touched && self.frozen[zone] < scale.longest_freeze;
+            self.calm[zone] = if frozen { 0 } else { self.calm[zone].saturating_add(1) };
+        }
+    }
+
+    /// Requests of the zone over the longest window: those it served, and those its clients made.
+    pub fn traffic(&self, zone: usize) -> (f64, f64) {
+        self.recent
+            .iter()
+            .take(LONGEST_WINDOW)
+            .fold((0.0, 0.0), |(served, called), f| (served + f.served[zone], called + f.called[zone]))
+    }
+}
+
+/// How far each zone has left its own past, where that is beyond doubt.
+fn rivals(looks: &Looks) -> [Vec<Rival>; 5] {
+    looks.each_ref().map(|zones| {
+        zones
+            .iter()
+            .map(|look| Rival {
+                excess: if look.live && look.own_nats > 1.0 { look.own } else { 0.0 },
+                nats: look.own_nats,
+            })
+            .collect()
+    })
+}

@@ -1,0 +1,124 @@
+//! What is to be done about it, and why nothing is done when nothing is.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Evidence, Origin, Period, ServiceId, Zone};
+
+/// How far the daemon may go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Judge, decide and record, with no hands: every decision is a rehearsal.
+    #[default]
+    Observe,
+}
+
+/// What a cycle decides for one zone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    Hold(HoldReason),
+    Isolate(Request),
+}
+
+/// A wish to isolate a zone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub zone: Zone,
+    pub origin: Origin,
+    pub expires_after: Period,
+    pub evidence: Vec<Evidence>,
+}
+
+/// Why nothing is done. Equal in rank to what is done: recorded, counted and explained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "hold", rename_all = "snake_case")]
+pub enum HoldReason {
+    NoFault,
+    NotYetPersistent { lasted: Period, needed: Period },
+    TooNarrow { affected_share: f64, needed_share: f64 },
+    SingleInstance { pod: String },
+    FaultElsewhere { why: String },
+    RegionalFault,
+    StaleData { why: String },
+    AlreadyIsolated,
+    AnotherZoneIsolated { zones: Vec<Zone>, allowed: u32 },
+    TooFewHealthyZones { healthy: u32, needed: u32 },
+    UnreachableService { services: Vec<ServiceId> },
+    CoolingDown { until: Timestamp },
+    BudgetSpent { isolations: u32, allowed: u32 },
+}
+
+impl HoldReason {
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NoFault => "no_fault",
+            Self::NotYetPersistent { .. } => "not_yet_persistent",
+            Self::TooNarrow { .. } => "too_narrow",
+            Self::SingleInstance { .. } => "single_instance",
+            Self::FaultElsewhere { .. } => "fault_elsewhere",
+            Self::RegionalFault => "regional_fault",
+            Self::StaleData { .. } => "stale_data",
+            Self::AlreadyIsolated => "already_isolated",
+            Self::AnotherZoneIsolated { .. } => "another_zone_isolated",
+            Self::TooFewHealthyZones { .. } => "too_few_healthy_zones",
+            Self::UnreachableService { .. } => "unreachable_service",
+            Self::CoolingDown { .. } => "cooling_down",
+            Self::BudgetSpent { .. } => "budget_spent",
+        }
+    }
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFault => write!(f, "there is no fault"),
+            Self::NotYetPersistent { lasted, needed } => {
+                write!(f, "it has been seen for {lasted} and must last {needed}")
+            }
+            Self::TooNarrow { affected_share, needed_share } => write!(
+                f,
+                "the affected services carry {:.1} % of the zone's requests; a zone is worth isolating from {:.1} %, or \
+                 for three services, or for one marked critical",
+                100.0 * affected_share,
+                100.0 * needed_share
+            ),
+            Self::SingleInstance { pod } => write!(f, "the pod {pod} alone explains it"),
+            Self::FaultElsewhere { why } => write!(f, "{why}"),
+            Self::RegionalFault => write!(f, "other zones got worse too, so moving traffic there would not help"),
+            Self::StaleData { why } => write!(f, "the data does not allow a judgement: {why}"),
+            Self::AlreadyIsolated => write!(f, "it is isolated already"),
+            Self::AnotherZoneIsolated { zones, allowed } => write!(
+                f,
+                "{} is out already, and at most {allowed} may be (guard.max_isolated_zones)",
+                zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
+            ),
+            Self::TooFewHealthyZones { healthy, needed } => {
+                write!(f, "{healthy} healthy zones would be left, and {needed} must (guard.min_healthy_zones)")
+            }
+            Self::UnreachableService { services } => write!(
+                f,
+                "no ready endpoint elsewhere for {}",
+                services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            Self::CoolingDown { until } => {
+                write!(f, "it was isolated not long ago; held until {until} (guard.cool_down)")
+            }
+            Self::BudgetSpent { isolations, allowed } => write!(
+                f,
+                "it was isolated {isolations} times in 24 h, and {allowed} are allowed (guard.max_isolations_per_day): \
+                 a person should look"
+            ),
+        }
+    }
+}
+
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Nothing is due until something changes.
+    OnChange,
+    After(SignedDuration),
+}

@@ -1,0 +1,188 @@
+//! An isolation: who asked for it, until when, and how far each step has come.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Period, Zone};
+
+/// One episode of a zone out of rotation. The spec is what is wanted; the rest is the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Isolation {
+    pub zone: Zone,
+    pub origin: Origin,
+    pub reason: String,
+    pub requested_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// What share of the zone's usual traffic it may have.
+    pub share: Share,
+    /// Set when somebody wants the zone back before it expires.
+    pub restore_requested_at: Option<Timestamp>,
+    pub steps: BTreeMap<StepName, StepEntry>,
+    /// When every step had confirmed the isolation, and when every step was undone.
+    pub isolated_at: Option<Timestamp>,
+    pub restored_at: Option<Timestamp>,
+    pub effective: Option<Effective>,
+}
+
+impl Isolation {
+    pub fn new(zone: Zone, origin: Origin, reason: String, now: Timestamp, expires_after: Period) -> Self {
+        Self {
+            zone,
+            origin,
+            reason,
+            requested_at: now,
+            expires_at: now + expires_after.signed(),
+            share: Share::NONE,
+            restore_requested_at: None,
+            steps: BTreeMap::new(),
+            isolated_at: None,
+            restored_at: None,
+            effective: None,
+        }
+    }
+
+    pub fn expired(&self, now: Timestamp) -> bool {
+        now >= self.expires_at
+    }
+
+    /// Whether the zone is to be given back.
+    pub fn returning(&self, now: Timestamp) -> bool {
+        self.restore_requested_at.is_some() || self.expired(now)
+    }
+
+    /// Whether the zone is, or may still be, out of rotation.
+    pub const fn active(&self) -> bool {
+        self.restored_at.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Detector,
+    Operator,
+}
+
+/// A step's name, such as `mesh`, `dns` or `taint`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepName(String);
+
+impl StepName {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StepName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// How much of its usual traffic a zone gets, in percent: 0 while isolated, 100 in health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Share(u8);
+
+impl Share {
+    pub const NONE: Self = Self(0);
+    pub const FULL: Self = Self(100);
+
+    /// At most 100.
+    pub const fn percent(percent: u8) -> Self {
+        Self(if percent > 100 { 100 } else { percent })
+    }
+
+    pub const fn as_percent(self) -> u8 {
+        self.0
+    }
+
+    pub fn as_fraction(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} %", self.0)
+    }
+}
+
+/// How finely a step can give traffic back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    Pods,
+    AllOrNothing,
+}
+
+/// The state before the change: what undo restores. Bounded; per-object state lives as a marker on the object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Receipt(pub BTreeMap<String, String>);
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepEntry {
+    pub state: StepState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+    /// Failures in a row, and when to try again.
+    pub failures: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl Default for StepEntry {
+    fn default() -> Self {
+        Self { state: StepState::Pending, receipt: None, failures: 0, retry_at: None, last_error: None }
+    }
+}
+
+/// How far a step has come. `Applied` may have been done in part; `Confirmed` was read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum StepState {
+    Pending,
+    Captured,
+    Applied {
+        share: Share,
+    },
+    Confirmed {
+        share: Share,
+    },
+    Undone,
+    /// Neither forward nor back without a person; the receipt says what to restore.
+    Stuck,
+}
+
+impl StepState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Captured => "captured",
+            Self::Applied { .. } => "applied",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Undone => "undone",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// What the metrics say about an isolation: requests per second that the zone's servers answered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effective {
+    pub before_rps: f64,
+    pub after_rps: f64,
+    pub since: Timestamp,
+}

@@ -1,0 +1,19 @@
+//! Shared vocabulary: pure data, no behaviour beyond what keeps it consistent.
+
+pub mod cluster;
+pub mod decision;
+pub mod isolation;
+pub mod observation;
+pub mod quantity;
+pub mod record;
+pub mod verdict;
+pub mod zone;
+
+pub use cluster::ClusterView;
+pub use decision::{Decision, HoldReason, Mode, Request};
+pub use isolation::{Isolation, Origin, Receipt, Share, StepName, StepState};
+pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodCalls, Snapshot};
+pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
+pub use record::{Event, Record};
+pub use verdict::{Assessment, Evidence, Finding, Signal, Vantage, Verdict};
+pub use zone::{ServiceId, ServicePattern, Zone};

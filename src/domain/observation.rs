@@ -1,0 +1,200 @@
+//! What one cycle shows: increments by service and zone, and how complete they are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{ClusterView, ServiceId, Zone};
+
+/// Everything seen between two cycles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The cycle this stands for. Its data ends the configured offset earlier.
+    pub time: Timestamp,
+    pub cells: BTreeMap<ServiceId, BTreeMap<Zone, Cell>>,
+    /// Scraped proxies by zone.
+    pub coverage: BTreeMap<Zone, Coverage>,
+    /// Why this cycle can't be judged, in whole or in part.
+    pub gaps: Vec<Gap>,
+    /// What the cluster looks like, where it can be asked.
+    pub cluster: Option<ClusterView>,
+}
+
+impl Snapshot {
+    /// A cycle of which nothing is known, and why.
+    pub fn unobserved(time: Timestamp, gap: Gap) -> Self {
+        Self { time, cells: BTreeMap::new(), coverage: BTreeMap::new(), gaps: vec![gap], cluster: None }
+    }
+
+    /// The gaps that concern every zone.
+    pub fn global_gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().filter(|gap| gap.zone().is_none())
+    }
+
+    /// Requests that the zone's servers answered, over all services.
+    pub fn served_by(&self, zone: &Zone) -> Calls {
+        self.cells.values().filter_map(|zones| zones.get(zone)).fold(Calls::default(), |sum, cell| sum + cell.served)
+    }
+}
+
+/// One service in one zone during one cycle.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cell {
+    /// As the serving proxies saw it (`reporter="destination"`).
+    pub served: Calls,
+    /// As the zone's clients of the service saw it (`reporter="source"`).
+    pub called: Calls,
+    /// Duration of well-answered requests, as the serving proxies saw it.
+    pub latency: Histogram,
+}
+
+/// Requests, and how many of them failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calls {
+    pub total: f64,
+    pub failed: f64,
+}
+
+impl std::ops::Add for Calls {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { total: self.total + other.total, failed: self.failed + other.failed }
+    }
+}
+
+impl std::ops::AddAssign for Calls {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// Counts between bucket edges (not cumulative). The last edge is infinite.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram {
+    pub edges_ms: Vec<f64>,
+    pub counts: Vec<f64>,
+}
+
+impl Histogram {
+    /// From cumulative counts by upper edge in milliseconds.
+    pub fn from_cumulative(cumulative: &[(f64, f64)]) -> Self {
+        let mut sorted = cumulative.to_vec();
+        sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut below = 0.0_f64;
+        let mut histogram = Self::default();
+        for (edge, count) in sorted {
+            histogram.edges_ms.push(edge);
+            histogram.counts.push((count - below).max(0.0));
+            below = below.max(count);
+        }
+        histogram
+    }
+}
+
+/// How many of a zone's known proxies answered the last scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Coverage {
+    pub known: u32,
+    pub up: u32,
+}
+
+impl Coverage {
+    pub fn share(self) -> f64 {
+        if self.known == 0 { 0.0 } else { f64::from(self.up) / f64::from(self.known) }
+    }
+}
+
+/// Requests of one pod of a service over the cycles asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodCalls {
+    pub pod: String,
+    pub calls: Calls,
+}
+
+/// Why data can't be judged. No data is neither healthy nor zero.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "gap", rename_all = "snake_case")]
+pub enum Gap {
+    /// The metrics could not be read.
+    QueryFailed { why: String },
+    /// The server answered, but said that the answer is incomplete.
+    PartialAnswer { why: String },
+    /// There are no request metrics.
+    NoRequests { metric: String },
+    /// Fewer than two zones can be told apart.
+    TooFewZones { zones: Vec<Zone>, label: String },
+    /// Fewer than two zones have targets that are up: what fails may be the monitoring.
+    TooFewZonesScraped { zones: Vec<Zone> },
+    /// Most of one zone's proxies were not scraped.
+    ScrapesLost { zone: Zone, coverage: Coverage },
+    /// The same target is stored more than once, so every count is doubled.
+    DuplicatedTargets { copies: u32 },
+    /// Samples come too rarely for the look-back.
+    ScrapeIntervalTooLong { scrape_interval_s: i64, lookback_s: i64 },
+}
+
+impl Gap {
+    /// The zone it concerns, if it is not all of them.
+    pub fn zone(&self) -> Option<&Zone> {
+        match self {
+            Self::ScrapesLost { zone, .. } => Some(zone),
+            Self::QueryFailed { .. }
+            | Self::PartialAnswer { .. }
+            | Self::NoRequests { .. }
+            | Self::TooFewZones { .. }
+            | Self::TooFewZonesScraped { .. }
+            | Self::DuplicatedTargets { .. }
+            | Self::ScrapeIntervalTooLong { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueryFailed { why } => write!(f, "Prometheus could not be read: {why}"),
+            Self::PartialAnswer { why } => write!(f, "Prometheus gave an incomplete answer: {why}"),
+            Self::NoRequests { metric } => write!(
+                f,
+                "there is no {metric}: is the mesh scraped, do prometheus.matchers fit, and does anything send requests?"
+            ),
+            Self::TooFewZones { zones, label } if zones.is_empty() => write!(
+                f,
+                "the label `{label}` is empty on every series: add it by a Telemetry tag (xds.node.locality.zone) or by \
+                 relabelling, or name another label in prometheus.labels.zone"
+            ),
+            Self::TooFewZones { zones, label } => {
+                write!(f, "the label `{label}` names only the zone {}: two are needed to compare", names(zones))
+            }
+            Self::TooFewZonesScraped { zones } if zones.is_empty() => {
+                write!(f, "no zone has a proxy that is up: Prometheus may be cut off, or `up` is not stored")
+            }
+            Self::TooFewZonesScraped { zones } => write!(
+                f,
+                "only the zone {} has proxies that are up: Prometheus may sit inside a zone that is cut off",
+                names(zones)
+            ),
+            Self::ScrapesLost { zone, coverage } => {
+                write!(f, "only {} of {} proxies in {zone} were scraped", coverage.up, coverage.known)
+            }
+            Self::DuplicatedTargets { copies } => write!(
+                f,
+                "every target is stored {copies} times, so counts are multiplied: query a de-duplicating endpoint, or \
+                 add the replica's label to prometheus.matchers"
+            ),
+            Self::ScrapeIntervalTooLong { scrape_interval_s, lookback_s } => write!(
+                f,
+                "targets are scraped every {scrape_interval_s} s, too rarely for prometheus.lookback of {lookback_s} s: \
+                 set it to at least {} s",
+                4 * scrape_interval_s
+            ),
+        }
+    }
+}
+
+fn names(zones: &[Zone]) -> String {
+    zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,130 @@
+//! Names of places and services.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// An availability zone as the metrics' zone label names it, such as `cn-hangzhou-h`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Zone(String);
+
+impl Zone {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A destination service, written `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceId {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ServiceId {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.namespace, self.name))
+    }
+}
+
+impl FromStr for ServiceId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !name.is_empty() && !name.contains('/') => Ok(Self::new(namespace, name)),
+            _ => Err(format!("`{text}` is not a service: write namespace/name")),
+        }
+    }
+}
+
+impl TryFrom<String> for ServiceId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ServiceId> for String {
+    fn from(service: ServiceId) -> Self {
+        service.to_string()
+    }
+}
+
+/// Names services by a glob over `namespace/name`, such as `payments/*` or `*/checkout`.
+#[derive(Debug, Clone)]
+pub struct ServicePattern {
+    text: String,
+    matcher: globset::GlobMatcher,
+}
+
+impl ServicePattern {
+    pub fn matches(&self, service: &ServiceId) -> bool {
+        self.matcher.is_match(service.to_string())
+    }
+}
+
+impl PartialEq for ServicePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl FromStr for ServicePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hint = || format!("`{text}` does not name services: write a glob over namespace/name, such as payments/*");
+        if text.matches('/').count() != 1 {
+            return Err(hint());
+        }
+        let glob = globset::GlobBuilder::new(text).literal_separator(true).build().map_err(|_| hint())?;
+        Ok(Self { text: text.to_owned(), matcher: glob.compile_matcher() })
+    }
+}
+
+impl TryFrom<String> for ServicePattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ServicePattern> for String {
+    fn from(pattern: ServicePattern) -> Self {
+        pattern.text
+    }
+}
+
+impl Serialize for ServicePattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServicePattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits of what may be done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Period;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub max_isolated_zones: u32,
+    pub min_healthy_zones: u32,
+    pub stale_after: Period,
+    pub cool_down: Period,
+    pub max_isolations_per_day: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_isolated_zones: 1,
+            min_healthy_zones: 1,
+            stale_after: Period::from_mins(1),
+            cool_down: Period::from_mins(15),
+            max_isolations_per_day: 3,
+        }
+    }
+}
+
+impl Settings {
+    /// What is illegal, each as the key and what is allowed.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.max_isolated_zones == 0 {
+            problems.push(("max_isolated_zones", "0 would forbid every isolation: use mode: observe".to_owned()));
+        }
+        if self.min_healthy_zones == 0 {
+            problems.push(("min_healthy_zones", "0 would allow to isolate the last zone; at least 1".to_owned()));
+        }
+        if self.stale_after < Period::from_secs(1) {
+            problems.push(("stale_after", format!("{} is below 1s", self.stale_after)));
+        }
+        problems
+    }
+}

@@ -1,0 +1,75 @@
+//! How a step's entry changes: one match over state and event; anything else is illegal.
+
+use jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
+
+use crate::domain::isolation::{Receipt, Share, StepEntry, StepState};
+use crate::ports::StepError;
+
+/// Failures in a row after which a person is called. The step is tried again all the same.
+const STUCK_AFTER: u32 = 6;
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// What came of a verb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepEvent {
+    Captured(Receipt),
+    Applied(Share),
+    Confirmed(Share),
+    Failed(StepError),
+    /// It was never begun, so there is nothing to undo.
+    NothingToUndo,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a step that is {state} can't become so by {event}: this is a defect of zoneward")]
+pub struct IllegalTransition {
+    state: &'static str,
+    event: String,
+}
+
+impl StepEntry {
+    /// Moves on by what came of a verb.
+    pub fn record(&mut self, event: StepEvent, now: Timestamp) -> Result<(), IllegalTransition> {
+        use StepState::{Applied, Captured, Confirmed, Pending, Stuck, Undone};
+        let state = match (self.state, event) {
+            (Pending, StepEvent::Captured(receipt)) => {
+                self.receipt = Some(receipt);
+                Captured
+            }
+            (Pending, StepEvent::NothingToUndo) => Undone,
+            (Captured | Applied { .. } | Confirmed { .. } | Stuck, StepEvent::Applied(share)) => Applied { share },
+            (Applied { share: applied }, StepEvent::Confirmed(share)) if applied == share => {
+                if share == Share::FULL {
+                    Undone
+                } else {
+                    Confirmed { share }
+                }
+            }
+            (state @ (Pending | Captured | Applied { .. } | Confirmed { .. } | Stuck), StepEvent::Failed(error)) => {
+                return {
+                    self.fail(state, &error, now);
+                    Ok(())
+                };
+            }
+            (state, event) => return Err(IllegalTransition { state: state.as_str(), event: format!("{event:?}") }),
+        };
+        *self = Self { state, receipt: self.receipt.take(), ..Self::default() };
+        Ok(())
+    }
+
+    /// Waits longer each time. What may have been changed and can't be moved on calls for a person.
+    fn fail(&mut self, state: StepState, error: &StepError, now: Timestamp) {
+        self.failures = self.failures.saturating_add(1);
+        let (retry_after, permanent) = match error {
+            StepError::Transient { retry_after, .. } => (*retry_after, false),
+            StepError::Permanent { .. } => (LONGEST_WAIT, true),
+        };
+        let doubled = SignedDuration::from_secs(1 << self.failures.min(6));
+        let wait = retry_after.max(if state == StepState::Stuck { LONGEST_WAIT } else { doubled / 2 });
+        let touched = state != StepState::Pending;
+        self.state = if touched && (permanent || self.failures >= STUCK_AFTER) { StepState::Stuck } else { state };
+        self.retry_at = Some(now + wait.min(LONGEST_WAIT));
+        self.last_error = Some(error.to_string());
+    }
+}

@@ -1,0 +1,165 @@
+//! Takes a zone out of rotation and gives it back: the one executor, whoever asked.
+
+mod ledger;
+mod plan;
+mod store;
+
+pub use ledger::{IllegalTransition, StepEvent};
+pub use store::MemoryStore;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
+
+use self::plan::Next;
+use crate::domain::decision::Wake;
+use crate::domain::isolation::{Share, StepName};
+use crate::domain::record::StepRecord;
+use crate::domain::{Event, Isolation, Record, StepState, Zone};
+use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
+
+#[derive(Debug, Error)]
+pub enum AdvanceError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+}
+
+/// Brings one isolation as far as it gets now: forward while it is wanted, back once it expired or was called back.
+///
+/// Guarantees: each change of the ledger is saved before the next verb of that step runs, so that what may have been
+/// done is always on record; steps run side by side, and none waits for another; every verb may run again after a crash.
+/// Returns when to come again.
+pub async fn advance(
+    isolation: &mut Isolation,
+    steps: &[Arc<dyn IsolationStep>],
+    store: &dyn IsolationStore,
+    audit: &dyn AuditSink,
+    now: Timestamp,
+) -> Result<Wake, AdvanceError> {
+    if !isolation.active() {
+        return Ok(Wake::OnChange);
+    }
+    let returning = isolation.returning(now);
+    let wanted = if returning { Share::FULL } else { isolation.share };
+    for step in steps {
+        isolation.steps.entry(step.name()).or_default();
+    }
+    let mut running = FuturesUnordered::new();
+    for step in steps {
+        running.extend(run_next(step, isolation, wanted, now));
+    }
+    while let Some((step, event)) = running.next().await {
+        let name = step.name();
+        let entry = isolation.steps.entry(name.clone()).or_default();
+        let before = entry.state;
+        entry.record(event, now)?;
+        let change =
+            (entry.state != before).then(|| StepRecord { name, state: entry.state, error: entry.last_error.clone() });
+        store.save(isolation).await?;
+        if let Some(change) = change {
+            audit.append(step_record(&isolation.zone, change, now)).await?;
+        }
+        running.extend(run_next(step, isolation, wanted, now));
+    }
+    drop(running);
+    finish(isolation, steps, store, audit, (returning, now)).await?;
+    Ok(wake(isolation, now))
+}
+
+/// The step's next verb, if one is due.
+fn run_next<'a>(
+    step: &'a Arc<dyn IsolationStep>,
+    isolation: &Isolation,
+    wanted: Share,
+    now: Timestamp,
+) -> Option<impl Future<Output = (&'a Arc<dyn IsolationStep>, StepEvent)> + use<'a>> {
+    let entry = isolation.steps.get(&step.name())?;
+    let next = plan::next(entry, wanted, now);
+    let receipt = entry.receipt.clone().unwrap_or_default();
+    let zone = isolation.zone.clone();
+    match next {
+        Next::Nothing | Next::WaitUntil(_) => None,
+        Next::Capture | Next::Apply(_) | Next::Confirm(_) | Next::Close => Some(async move {
+            let event = match next {
+                Next::Capture => step.capture(&zone).await.map(StepEvent::Captured),
+                Next::Apply(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Applied(share)),
+                Next::Confirm(share) => {
+                    step.confirm(&zone, &receipt, share).await.map(|()| StepEvent::Confirmed(share))
+                }
+                Next::Nothing | Next::WaitUntil(_) | Next::Close => Ok(StepEvent::NothingToUndo),
+            };
+            (step, event.unwrap_or_else(StepEvent::Failed))
+        }),
+    }
+}
+
+/// Notes that every step is where it should be.
+async fn finish(
+    isolation: &mut Isolation,
+    steps: &[Arc<dyn IsolationStep>],
+    store: &dyn IsolationStore,
+    audit: &dyn AuditSink,
+    (returning, now): (bool, Timestamp),
+) -> Result<(), AdvanceError> {
+    let all = |state: StepState| {
+        steps.iter().all(|step| isolation.steps.get(&step.name()).is_some_and(|entry| entry.state == state))
+    };
+    let zone = isolation.zone.clone();
+    if returning && all(StepState::Undone) {
+        isolation.restored_at = Some(now);
+        store.save(isolation).await?;
+        let why = if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" };
+        let message = format!("{zone} is back in rotation, {why}: every step was undone");
+        audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
+    } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share: isolation.share }) {
+        isolation.isolated_at = Some(now);
+        store.save(isolation).await?;
+        let took = now.duration_since(isolation.requested_at).as_secs();
+        let message = format!("{zone} is out of rotation: {} steps confirmed within {took} s", steps.len());
+        audit.append(Record::new(now, Event::Isolated, message).zone(&zone)).await?;
+    }
+    Ok(())
+}
+
+fn wake(isolation: &Isolation, now: Timestamp) -> Wake {
+    if !isolation.active() {
+        return Wake::OnChange;
+    }
+    let retries = isolation.steps.values().filter_map(|entry| entry.retry_at);
+    let next = retries.chain([isolation.expires_at]).filter(|at| *at > now).min();
+    next.map_or(Wake::After(SignedDuration::from_secs(1)), |at| Wake::After(at.duration_since(now)))
+}
+
+fn step_record(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {
+    let name: &StepName = &change.name;
+    let message = match (change.state, &change.error) {
+        (StepState::Pending, _) => format!("{name}: not begun"),
+        (StepState::Captured, _) => format!("{name}: the state before is on record"),
+        (StepState::Applied { share }, _) => format!("{name}: set to {share} of the usual traffic, to be confirmed"),
+        (StepState::Confirmed { share }, _) => format!("{name}: read back, {share} of the usual traffic"),
+        (StepState::Undone, _) => format!("{name}: undone, as it was before"),
+        (StepState::Stuck, Some(error)) => {
+            format!("{name}: stuck, a person has to look ({error}); the receipt says what to restore")
+        }
+        (StepState::Stuck, None) => format!("{name}: stuck, a person has to look"),
+    };
+    let mut record = Record::new(now, Event::Step, message).zone(zone);
+    record.step = Some(change);
+    record
+}
+
+impl From<StepError> for StepEvent {
+    fn from(error: StepError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+pub mod audit;
+pub mod cli;
+pub mod decide;
+pub mod detect;
+pub mod domain;
+pub mod guard;
+pub mod isolate;
+pub mod observe;
+pub mod pipeline;
+pub mod ports;
+pub mod serve;
+pub mod settings;
+pub mod telemetry;

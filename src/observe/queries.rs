@@ -1,0 +1,194 @@
+//! From signals to PromQL: a fixed number of grouped queries a cycle, whatever the number of services.
+//!
+//! Increments are exact. `increase()` extrapolates, and never sees the first jump of a series, which Envoy exports only
+//! once it is non-zero: a burst of a code never seen before would be invisible. Here the last value now is compared
+//! with the last value one cycle earlier:
+//! - a missed scrape is made good by the next one, as the look-back bridges it;
+//! - a counter that fell was reset, and counts as it stands;
+//! - a series that was not there counts as it stands if its proxy was known a cycle earlier, and not at all otherwise,
+//!   as then its past is unknown (a restarted Prometheus, a proxy that comes back).
+
+use super::settings::Settings;
+use crate::domain::{CycleLength, ServiceId};
+
+pub(super) const REQUESTS: &str = "istio_requests_total";
+pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
+pub(super) const CODE_LABELS: [&str; 3] = ["response_code", "grpc_response_status", "response_flags"];
+/// Holds the number of scrapes of a target that answered: 0, 1, or more where targets are stored twice.
+pub(super) const UP_LABEL: &str = "zoneward_up";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reporter {
+    Server,
+    Client,
+}
+
+impl Reporter {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "destination",
+            Self::Client => "source",
+        }
+    }
+}
+
+/// Writes the queries for one configuration and cycle length.
+#[derive(Debug, Clone)]
+pub(super) struct Queries {
+    matchers: String,
+    zone: String,
+    service: [String; 2],
+    pod: String,
+    target: String,
+    lookback: String,
+    cycle: String,
+    failed_grpc: String,
+}
+
+impl Queries {
+    pub fn new(settings: &Settings, cycle: CycleLength) -> Self {
+        let labels = &settings.labels;
+        let grpc: Vec<String> = settings.failures.grpc_statuses.iter().map(ToString::to_string).collect();
+        Self {
+            matchers: settings.matchers.join(","),
+            zone: labels.zone.clone(),
+            service: [labels.service_namespace.clone(), labels.service.clone()],
+            pod: labels.pod.clone(),
+            target: labels.target.join(","),
+            lookback: format!("{}s", settings.lookback.signed().as_secs()),
+            cycle: format!("{}s", cycle.seconds()),
+            failed_grpc: grpc.join("|"),
+        }
+    }
+
+    /// Requests by zone, service and outcome.
+    pub fn requests(&self, reporter: Reporter) -> String {
+        self.increments(REQUESTS, reporter, "", &self.by(&CODE_LABELS))
+    }
+
+    /// Durations of well-answered requests by zone, service and bucket.
+    pub fn durations(&self) -> String {
+        let well = format!(r#"response_code=~"[123]..",grpc_response_status!~"{}""#, self.failed_grpc);
+        self.increments(DURATION_BUCKETS, Reporter::Server, &well, &self.by(&["le"]))
+    }
+
+    /// Requests of one service in one zone by pod and outcome.
+    pub fn pods(&self, service: &ServiceId, zone: &str) -> String {
+        let only = format!(
+            "{}={},{}={},{}={}",
+            self.service[0],
+            quoted(&service.namespace),
+            self.service[1],
+            quoted(&service.name),
+            self.zone,
+            quoted(zone)
+        );
+        let by = [self.pod.as_str(), CODE_LABELS[0], CODE_LABELS[1], CODE_LABELS[2]].join(",");
+        self.increments(REQUESTS, Reporter::Server, &only, &by)
+    }
+
+    /// How many proxies of each zone answered their last scrape, and how many did not.
+    pub fn coverage(&self) -> String {
+        format!(
+            r#"count_values by ({zone}) ("{UP_LABEL}", max by ({target}) (up{{{m}}}) * on ({target}) group_right() group by ({target},{zone}) (last_over_time({REQUESTS}{{{m}}}[{lookback}])))"#,
+            zone = self.zone,
+            target = self.target,
+            m = self.matchers,
+            lookback = self.lookback,
+        )
+    }
+
+    /// How often the same target is stored.
+    pub fn copies(&self) -> String {
+        let matchers = self.selector(r#"instance!="""#);
+        format!("max(count by (job,instance,{}) (up{{{matchers}}}))", self.target)
+    }
+
+    /// Request rate by zone, as anyone would look whether there is any.
+    pub fn rate_by(&self, labels: &str) -> String {
+        format!("sum by ({labels}) (rate({REQUESTS}{{{}}}[{}]))", self.matchers, self.lookback)
+    }
+
+    pub fn rate_by_zone(&self) -> String {
+        self.rate_by(&self.zone)
+    }
+
+    pub fn services(&self) -> String {
+        format!("count(count by ({}) ({REQUESTS}{{{}}}))", self.service.join(","), self.matchers)
+    }
+
+    pub fn duration_series(&self) -> String {
+        format!("count({DURATION_BUCKETS}{{{}}})", self.matchers)
+    }
+
+    /// A few proxies.
+    pub fn some_targets(&self) -> String {
+        format!(
+            "topk(3, group by ({}) (last_over_time({REQUESTS}{{{}}}[{}])))",
+            self.target, self.matchers, self.lookback
+        )
+    }
+
+    /// The raw samples of one proxy, for their times.
+    pub fn samples_of(&self, target: &[(String, String)]) -> String {
+        let only: Vec<String> = target.iter().map(|(label, value)| format!("{label}={}", quoted(value))).collect();
+        format!("{REQUESTS}{{{}}}[{}]", self.selector(&only.join(",")), self.lookback)
+    }
+
+    fn by(&self, more: &[&str]) -> String {
+        let own = [self.zone.as_str(), &self.service[0], &self.service[1]];
+        own.into_iter().chain(more.iter().copied()).collect::<Vec<_>>().join(",")
+    }
+
+    fn selector(&self, more: &str) -> String {
+        [more, &self.matchers].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
+    }
+
+    fn increments(&self, metric: &str, reporter: Reporter, only: &str, by: &str) -> String {
+        let reporter = format!(r#"reporter="{}""#, reporter.as_str());
+        let everything = self.selector(&reporter);
+        let selector = if only.is_empty() { everything.clone() } else { format!("{everything},{only}") };
+        let (target, lookback, cycle) = (&self.target, &self.lookback, &self.cycle);
+        let now = format!("last_over_time({metric}{{{selector}}}[{lookback}])");
+        let then = format!("last_over_time({metric}{{{selector}}}[{lookback}] offset {cycle})");
+        let known =
+            format!("group by ({target}) (last_over_time({REQUESTS}{{{everything}}}[{lookback}] offset {cycle}))");
+        format!(
+            "sum by ({by}) (({now} - {then} >= 0) or ({now} and {now} - {then} < 0) or (({now} unless {then}) and on ({target}) {known}))"
+        )
+    }
+}
+
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Period;
+
+    #[test]
+    fn extra_matchers_reach_every_selector() {
+        let settings = Settings { matchers: vec![r#"cluster="prod""#.to_owned()], ..Settings::default() };
+        let queries = Queries::new(&settings, CycleLength::at_least(Period::from_secs(15)));
+        let service = ServiceId::new("default", "mocka");
+        let all = [
+            queries.requests(Reporter::Server),
+            queries.requests(Reporter::Client),
+            queries.durations(),
+            queries.coverage(),
+            queries.copies(),
+            queries.pods(&service, "a"),
+            queries.rate_by_zone(),
+            queries.services(),
+            queries.duration_series(),
+            queries.some_targets(),
+            queries.samples_of(&[("pod".to_owned(), "p\"1".to_owned())]),
+        ];
+        for query in all {
+            let selectors = query.matches("istio_").count() + query.matches("up{").count();
+            assert_eq!(query.matches(r#"cluster="prod""#).count(), selectors, "{query}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::decide;
+use crate::detect::{self, History, Pods};
+use crate::domain::{
+    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, Record, Request, Snapshot, Verdict,
+    Zone,
+};
+use crate::guard::{self, Situation};
+use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
+
+/// Cycles over which a zone's traffic before an isolation is averaged, and those after which it is judged.
+const TRAFFIC_CYCLES: usize = 4;
+/// Cycles for which a gap must last to be worth a record.
+const GAP_CYCLES: u32 = 2;
+/// Rounds of a closer look in one cycle: each settles at least one suspect.
+const MOST_CLOSER_LOOKS: usize = 8;
+
+/// Settings of the stages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    pub detect: detect::Settings,
+    pub decide: decide::Settings,
+    pub guard: guard::Settings,
+    /// Whether decisions have no hands.
+    pub rehearsal: bool,
+}
+
+#[derive(Debug, Error)]
+pub enum TickError {
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was last put on record of a zone.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    suspect: bool,
+    held_by: Option<&'static str>,
+    served: VecDeque<f64>,
+    before_rps: f64,
+}
+
+/// The state of one mesh under watch.
+pub struct Pipeline {
+    settings: Settings,
+    history: History,
+    standings: BTreeMap<Zone, Standing>,
+    gaps: BTreeMap<Gap, u32>,
+    store: Arc<dyn IsolationStore>,
+    audit: Arc<dyn AuditSink>,
+    assessment: Option<Assessment>,
+}
+
+impl Pipeline {
+    pub fn new(
+        settings: Settings,
+        cycle: CycleLength,
+        store: Arc<dyn IsolationStore>,
+        audit: Arc<dyn AuditSink>,
+    ) -> Self {
+        let history = History::new(&settings.detect, cycle);
+        Self { settings, history, standings: BTreeMap::new(), gaps: BTreeMap::new(), store, audit, assessment: None }
+    }
+
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The newest judgement.
+    pub const fn assessment(&self) -> Option<&Assessment> {
+        self.assessment.as_ref()
+    }
+
+    /// Takes in a past cycle, of which nothing is decided.
+    pub fn learn(&mut self, snapshot: &Snapshot) {
+        self.history.push(snapshot, &self.settings.detect);
+    }
+
+    /// One cycle.
+    pub async fn tick(
+        &mut self,
+        observer: &mut dyn Observer,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<(), TickError> {
+        self.history.push(snapshot, &self.settings.detect);
+        self.note_gaps(snapshot).await?;
+        let assessment = self.judge(observer, snapshot, now).await;
+        let isolations = self.store.list().await?;
+        for (zone, decision) in decide::decide(&assessment, &isolations, &self.settings.decide) {
+            let Some(finding) = assessment.zones.get(&zone) else { continue };
+            self.note_suspicion(&zone, finding, snapshot.time).await?;
+            match decision {
+                Decision::Hold(reason) => self.hold(&zone, finding, reason, snapshot.time).await?,
+                Decision::Isolate(request) => self.isolate(request, snapshot, &assessment, finding, now).await?,
+            }
+        }
+        self.note_effect(snapshot, &isolations).await?;
+        self.assessment = Some(assessment);
+        Ok(())
+    }
+
+    /// Detects, looks closer at what is unsettled, and detects again.
+    async fn judge(&self, observer: &mut dyn Observer, snapshot: &Snapshot, now: Timestamp) -> Assessment {
+        let mut pods = Pods::new();
+        let mut assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
+        for _ in 0..MOST_CLOSER_LOOKS {
+            if assessment.unsettled.is_empty() {
+                break;
+            }
+            for suspect in &assessment.unsettled {
+                match observer.observe_pods(suspect, snapshot.time).await {
+                    Ok(seen) => {
+                        pods.insert((suspect.service.clone(), suspect.zone.clone()), seen);
+                    }
+                    Err(error) => return unsettled_as_gaps(assessment, &error.to_string()),
+                }
+            }
+            assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
+        }
+        unsettled_as_gaps(assessment, "too many suspects to look at in one cycle")
+    }
+
+    async fn note_gaps(&mut self, snapshot: &Snapshot) -> Result<(), AuditError> {
+        let ended: Vec<Gap> = self.gaps.keys().filter(|gap| !snapshot.gaps.contains(gap)).cloned().collect();
+        for gap in ended {
+            if self.gaps.remove(&gap).is_some_and(|cycles| cycles >= GAP_CYCLES) {
+                self.record(Record::new(snapshot.time, Event::Observed, format!("no longer: {gap}")), gap.zone())
+                    .await?;
+            }
+        }
+        for gap in &snapshot.gaps {
+            let cycles = self.gaps.entry(gap.clone()).or_default();
+            *cycles = cycles.saturating_add(1);
+            if *cycles == GAP_CYCLES {
+                let mut record = Record::new(snapshot.time, Event::Gap, format!("nothing is decided, as {gap}"));
+                record.verdict = Some(Verdict::Inconclusive { gaps: vec![gap.clone()] });
+                self.record(record, gap.zone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn note_suspicion(&mut self, zone: &Zone, finding: &Finding, time: Timestamp) -> Result<(), AuditError> {
+        let standing = self.standings.entry(zone.clone()).or_default();
+        let record = match &finding.verdict {
+            Verdict::Inconclusive { .. } => return Ok(()),
+            Verdict::Healthy if standing.suspect && !self.history.watched(zone) => {
+                *standing = Standing { suspect: false, held_by: None, ..std::mem::take(standing) };
+                Record::new(time, Event::Clear, format!("{zone} is like its peers, and like its own past, again"))
+            }
+            Verdict::Healthy => return Ok(()),
+            Verdict::ZoneFault
+            | Verdict::ServiceFault { .. }
+            | Verdict::InstanceFault { .. }
+            | Verdict::RegionalFault
+            | Verdict::FaultElsewhere { .. } => {
+                if standing.suspect {
+                    return Ok(());
+                }
+                standing.suspect = true;
+                let what = strongest(finding);
+                Record::new(time, Event::Suspect, format!("{zone} is worse than its peers and its own past: {what}"))
+                    .evidence(&finding.evidence)
+            }
+        };
+        self.record(Record { verdict: Some(finding.verdict.clone()), ..record }, Some(zone)).await
+    }
+
+    /// A fault that is held back for another reason than its age goes on record once for each reason.
+    async fn hold(
+        &mut self,
+        zone: &Zone,
+        finding: &Finding,
+        reason: HoldReason,
+        time: Timestamp,
+    ) -> Result<(), AuditError> {
+        let worth_a_record = match reason {
+            HoldReason::NoFault
+            | HoldReason::NotYetPersistent { .. }
+            | HoldReason::AlreadyIsolated
+            | HoldReason::StaleData { .. } => false,
+            HoldReason::TooNarrow { .. }
+            | HoldReason::SingleInstance { .. }
+            | HoldReason::FaultElsewhere { .. }
+            | HoldReason::RegionalFault
+            | HoldReason::AnotherZoneIsolated { .. }
+            | HoldReason::TooFewHealthyZones { .. }
+            | HoldReason::UnreachableService { .. }
+            | HoldReason::CoolingDown { .. }
+            | HoldReason::BudgetSpent { .. } => finding.has_lasted(),
+        };
+        if worth_a_record { self.blocked(zone, finding, reason, time).await } else { Ok(()) }
+    }
+
+    async fn blocked(
+        &mut self,
+        zone: &Zone,
+        finding: &Finding,
+        reason: HoldReason,
+        time: Timestamp,
+    ) -> Result<(), AuditError> {
+        let standing = self.standings.entry(zone.clone()).or_default();
+        if standing.held_by.replace(reason.as_str()) == Some(reason.as_str()) {
+            return Ok(());
+        }
+        let message = format!("{zone} is not isolated: {reason}. Seen: {}", strongest(finding));
+        let mut record = Record::new(time, Event::Blocked, message).evidence(&finding.evidence);
+        record.verdict = Some(finding.verdict.clone());
+        record.reason = Some(reason);
+        self.record(record, Some(zone)).await
+    }
+
+    async fn isolate(
+        &mut self,
+        request: Request,
+        snapshot: &Snapshot,
+        assessment: &Assessment,
+        finding: &Finding,
+        now: Timestamp,
+    ) -> Result<(), TickError> {
+        let isolations = self.store.list().await?;
+        let situation = Situation { snapshot, assessment, isolations: &isolations };
+        let not_evaluated = match guard::admit(&situation, &request, &self.settings.guard, now) {
+            Ok(not_evaluated) => not_evaluated,
+            Err(reason) => return Ok(self.blocked(&request.zone, finding, reason, snapshot.time).await?),
+        };
+        let zone = request.zone;
+        let message = format!(
+            "{zone} is to be isolated for {}: alone in being worse, for {} where {} suffice: {}",
+            request.expires_after,
+            finding.lasted,
+            finding.needed,
+            strongest(finding)
+        );
+        let mut record = Record::new(snapshot.time, Event::Isolate, message.clone()).evidence(&request.evidence);
+        record.verdict = Some(finding.verdict.clone());
+        record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
+        self.record(record, Some(&zone)).await?;
+        let standing = self.standings.entry(zone.clone()).or_default();
+        standing.held_by = None;
+        standing.before_rps = mean(&standing.served) / self.history.cycle().as_secs_f64();
+        let isolation = Isolation::new(zone, request.origin, message, now, request.expires_after);
+        Ok(self.store.create(isolation).await?)
+    }
+
+    /// Follows each zone's traffic, and notes when it shows an isolation.
+    async fn note_effect(&mut self, snapshot: &Snapshot, isolations: &[Isolation]) -> Result<(), TickError> {
+        if snapshot.global_gaps().next().is_some() {
+            return Ok(());
+        }
+        for zone in self.history.zones().to_vec() {
+            let standing = self.standings.entry(zone.clone()).or_default();
+            standing.served.push_front(snapshot.served_by(&zone).total);
+            standing.served.truncate(TRAFFIC_CYCLES);
+            let waiting = isolations
+                .iter()
+                .any(|i| i.zone == zone && i.isolated_at.is_some() && i.active() && i.effective.is_none());
+            if !waiting || self.settings.rehearsal {
+                continue;
+            }
+            let after_rps = standing.served[0] / self.history.cycle().as_secs_f64();
+            if let Some(effective) = decide::effect(standing.before_rps, after_rps, snapshot.time) {
+                let message = format!(
+                    "the isolation of {zone} shows: its servers answered {:.1} requests/s before and {:.1} now",
+                    effective.before_rps, effective.after_rps
+                );
+                let mut record = Record::new(snapshot.time, Event::Effective, message);
+                record.effective = Some(effective);
+                self.record(record, Some(&zone)).await?;
+                self.store.save_effective(&zone, effective).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(&self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {
+        record.zone = zone.cloned();
+        record.rehearsal = self.settings.rehearsal && record.event == Event::Isolate;
+        self.audit.append(record).await
+    }
+}
+
+/// What could not be settled is not known.
+fn unsettled_as_gaps(mut assessment: Assessment, why: &str) -> Assessment {
+    for suspect in std::mem::take(&mut assessment.unsettled) {
+        let gap = Gap::QueryFailed { why: format!("the pods of {} in {}: {why}", suspect.service, suspect.zone) };
+        assessment.zones.insert(suspect.zone, Finding::inconclusive(vec![gap]));
+    }
+    assessment
+}
+
+fn strongest(finding: &Finding) -> String {
+    finding.evidence.first().map_or_else(|| "no evidence".to_owned(), ToString::to_string)
+}
+
+fn mean(values: &VecDeque<f64>) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}

@@ -1,0 +1,165 @@
+//! Configuration: file and environment, read as it was written, then validated as a whole.
+
+mod heal;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::domain::zone::ServicePattern;
+use crate::domain::{Factor, Mode, Ratio};
+use crate::observe::FailureClasses;
+use crate::{audit, decide, detect, guard, observe, pipeline, serve};
+
+const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
+
+/// The whole configuration; a struct of the stages' own settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub mode: Mode,
+    pub prometheus: observe::Settings,
+    pub failures: FailureClasses,
+    pub detect: detect::Settings,
+    pub guard: guard::Settings,
+    pub isolate: decide::Settings,
+    pub audit: audit::Settings,
+    pub serve: serve::Settings,
+    pub services: Vec<ServiceOverride>,
+}
+
+/// What differs for the services that a pattern names. Later entries win.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceOverride {
+    #[serde(rename = "match")]
+    pub pattern: ServicePattern,
+    pub ignore: Option<bool>,
+    pub critical: Option<bool>,
+    pub failures: Option<FailureClasses>,
+    pub min_failures: Option<u32>,
+    pub min_error_excess: Option<Ratio>,
+    pub min_error_ratio: Option<Factor>,
+    pub min_slow_excess: Option<Ratio>,
+    pub min_slow_ratio: Option<Factor>,
+    pub min_slowdown: Option<Factor>,
+}
+
+/// One thing that is wrong in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where, such as `detect.cycle`.
+    pub path: String,
+    pub problem: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    #[error("the configuration can't be read: {0}")]
+    Unreadable(#[from] config::ConfigError),
+    #[error("the configuration has {} problem{}:\n  {}", .0.len(), if .0.len() == 1 { "" } else { "s" },
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Invalid(Vec<Problem>),
+}
+
+impl Settings {
+    /// From a file, and over it from variables such as `ZONEWARD_PROMETHEUS__URL`. Reports every problem at once.
+    pub fn load(file: Option<&Path>, environment: BTreeMap<String, String>) -> Result<Self, SettingsError> {
+        let mut builder = config::Config::builder();
+        if let Some(path) = file {
+            builder = builder.add_source(config::File::from(path).format(config::FileFormat::Yaml));
+        }
+        let source = config::Environment::with_prefix("ZONEWARD")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(ours(environment).into_iter().collect()));
+        let tree: serde_json::Value = builder.add_source(source).build()?.try_deserialize()?;
+        let (mut settings, mut problems): (Self, _) = heal::deserialize(tree);
+        settings.hand_over();
+        for found in settings.problems() {
+            // A value that could not be read was replaced by its default: say only what was wrong with it.
+            if !problems.iter().any(|known| known.path == found.path) {
+                problems.push(found);
+            }
+        }
+        if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Invalid(problems)) }
+    }
+
+    /// Gives each stage its part of what stands at the top.
+    fn hand_over(&mut self) {
+        self.prometheus.failures = self.failures.clone();
+        let failures = self.services.iter().filter_map(|o| o.failures.clone().map(|f| (o.pattern.clone(), f)));
+        self.prometheus.overrides =
+            failures.map(|(pattern, failures)| observe::Override { pattern, failures }).collect();
+        self.detect.overrides = self.services.iter().map(ServiceOverride::of_detection).collect();
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let of = |section: &'static str| {
+            move |(key, problem): (String, String)| Problem { path: format!("{section}.{key}"), problem }
+        };
+        let owned = |problems: Vec<(&'static str, String)>| problems.into_iter().map(|(k, p)| (k.to_owned(), p));
+        let mut problems: Vec<Problem> = self.prometheus.problems().into_iter().map(of("prometheus")).collect();
+        problems.extend(owned(self.detect.problems()).map(of("detect")));
+        problems.extend(owned(self.guard.problems()).map(of("guard")));
+        problems.extend(owned(self.isolate.problems()).map(of("isolate")));
+        problems.extend(owned(self.serve.problems()).map(of("serve")));
+        let (cycle, lookback) = (self.detect.cycle, self.prometheus.lookback);
+        if lookback.signed() < cycle.signed() * 4 {
+            let problem =
+                format!("{lookback} is below four times detect.cycle ({cycle}): a late scrape would look new");
+            problems.push(Problem { path: "prometheus.lookback".to_owned(), problem });
+        }
+        problems
+    }
+
+    pub fn pipeline(&self) -> pipeline::Settings {
+        pipeline::Settings {
+            detect: self.detect.clone(),
+            decide: self.isolate.clone(),
+            guard: self.guard.clone(),
+            rehearsal: match self.mode {
+                Mode::Observe => true,
+            },
+        }
+    }
+}
+
+impl ServiceOverride {
+    fn of_detection(&self) -> detect::Override {
+        detect::Override {
+            pattern: self.pattern.clone(),
+            critical: self.critical,
+            ignore: self.ignore,
+            min_failures: self.min_failures,
+            min_error_excess: self.min_error_excess,
+            min_error_ratio: self.min_error_ratio,
+            min_slow_excess: self.min_slow_excess,
+            min_slow_ratio: self.min_slow_ratio,
+            min_slowdown: self.min_slowdown,
+        }
+    }
+}
+
+/// Kubernetes puts `ZONEWARD_SERVICE_HOST` and its like into every pod beside a Service of our name: ours name a section
+/// (two underscores), or the mode.
+fn ours(environment: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_ours =
+        |name: &str| name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|rest| rest == "MODE" || rest.contains("__"));
+    environment.into_iter().filter(|(name, _)| is_ours(name)).collect()
+}
+
+/// Where the configuration is looked for when none is named.
+pub fn default_file() -> Option<PathBuf> {
+    [PathBuf::from("/etc/zoneward/config.yaml"), PathBuf::from("config/default.yaml")].into_iter().find(|p| p.exists())
+}

@@ -1,0 +1,142 @@
+//! Logs, and the daemon's own metrics.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+use crate::domain::{Assessment, Event};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Logs go to standard error; `RUST_LOG` sets what is logged.
+pub fn init_logs(format: LogFormat, default_level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let _already_set = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    zone: String,
+    verdict: &'static str,
+}
+
+/// `zoneward_…`, as `/metrics` shows them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    cycles: Counter,
+    failed_cycles: Counter,
+    cycle_duration: Histogram,
+    last_cycle: Gauge<f64, AtomicU64>,
+    queries: Counter,
+    failed_queries: Counter,
+    response_bytes: Counter,
+    records: Family<EventLabels, Counter>,
+    verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
+    services: Gauge,
+    seen_usage: Mutex<(u64, u64, u64)>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("zoneward");
+        let metrics = Self {
+            cycles: Counter::default(),
+            failed_cycles: Counter::default(),
+            cycle_duration: Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]),
+            last_cycle: Gauge::default(),
+            queries: Counter::default(),
+            failed_queries: Counter::default(),
+            response_bytes: Counter::default(),
+            records: Family::default(),
+            verdicts: Family::default(),
+            services: Gauge::default(),
+            seen_usage: Mutex::default(),
+            registry: Registry::default(),
+        };
+        let m = &metrics;
+        registry.register("cycles", "Cycles judged", m.cycles.clone());
+        registry.register("failed_cycles", "Cycles in which Prometheus could not be read", m.failed_cycles.clone());
+        registry.register_with_unit(
+            "cycle_duration",
+            "From asking Prometheus to the decision",
+            Unit::Seconds,
+            m.cycle_duration.clone(),
+        );
+        registry.register("last_cycle_timestamp_seconds", "When the newest judged cycle was", m.last_cycle.clone());
+        registry.register("prometheus_queries", "Queries sent", m.queries.clone());
+        registry.register("prometheus_failed_queries", "Queries that failed", m.failed_queries.clone());
+        registry.register_with_unit("prometheus_response", "Bytes read", Unit::Bytes, m.response_bytes.clone());
+        registry.register("audit_records", "Records written, by event", m.records.clone());
+        registry.register("zone_verdict", "1 for the verdict on the zone, 0 for others it had", m.verdicts.clone());
+        registry.register("services", "Services followed", m.services.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n# EOF\n"),
+        }
+    }
+
+    pub fn cycle(&self, assessment: &Assessment, services: usize, took_s: f64) {
+        self.cycles.inc();
+        self.cycle_duration.observe(took_s);
+        self.last_cycle.set(assessment.time.as_second() as f64);
+        self.services.set(services as i64);
+        self.verdicts.clear();
+        for (zone, finding) in &assessment.zones {
+            let labels = VerdictLabels { zone: zone.to_string(), verdict: finding.verdict.as_str() };
+            self.verdicts.get_or_create(&labels).set(1);
+        }
+    }
+
+    pub fn failed_cycle(&self) {
+        self.failed_cycles.inc();
+    }
+
+    /// From running totals.
+    pub fn usage(&self, queries: u64, failed_queries: u64, response_bytes: u64) {
+        let mut seen = self.seen_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queries.inc_by(queries - seen.0);
+        self.failed_queries.inc_by(failed_queries - seen.1);
+        self.response_bytes.inc_by(response_bytes - seen.2);
+        *seen = (queries, failed_queries, response_bytes);
+    }
+
+    pub fn record(&self, event: Event) {
+        self.records.get_or_create(&EventLabels { event: event.as_str() }).inc();
+    }
+
+    pub fn cycles_judged(&self) -> u64 {
+        self.cycles.get()
+    }
+
+    pub fn last_cycle_s(&self) -> i64 {
+        f64::from_bits(self.last_cycle.inner().load(Ordering::Relaxed)) as i64
+    }
+}
