@@ -10,4 +10,5 @@ pub mod pipeline;
 pub mod ports;
 pub mod serve;
 pub mod settings;
+pub mod sim;
 pub mod telemetry;

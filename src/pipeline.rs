@@ -197,7 +197,7 @@ impl Pipeline {
             | HoldReason::TooFewHealthyZones { .. }
             | HoldReason::UnreachableService { .. }
             | HoldReason::CoolingDown { .. }
-            | HoldReason::BudgetSpent { .. } => finding.has_lasted(),
+            | HoldReason::BudgetSpent { .. } => finding.persistent,
         };
         if worth_a_record { self.blocked(zone, finding, reason, time).await } else { Ok(()) }
     }

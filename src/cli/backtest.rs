@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::render::{self, RecordPrinter};
 use super::{ConfigArguments, Outcome, Output};
-use crate::domain::{CycleLength, Event, Gap, Record, Snapshot};
+use crate::domain::{CycleLength, Event, Isolation, Record, Snapshot};
 use crate::isolate::{self, MemoryStore};
 use crate::observe::PrometheusObserver;
 use crate::pipeline::Pipeline;
@@ -62,7 +62,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         for snapshot in snapshots {
             cycles += 1;
             blind += u64::from(snapshot.global_gaps().next().is_some());
-            step(&mut pipeline, &mut observer, &snapshot, store.as_ref(), audit.as_ref()).await?;
+            let (time, edges) = (snapshot.time, (store.as_ref() as _, audit.as_ref() as _));
+            step(&mut pipeline, &mut observer, &snapshot, time, edges).await?;
         }
         next = cycle.at_or_after(last + cycle.signed());
         render::progress(&format!("{cycles} cycles judged, up to {last}"), next > arguments.end);
@@ -94,18 +95,12 @@ pub(super) async fn step(
     pipeline: &mut Pipeline,
     observer: &mut dyn Observer,
     snapshot: &Snapshot,
-    store: &dyn IsolationStore,
-    audit: &dyn AuditSink,
+    now: Timestamp,
+    (store, audit): (&dyn IsolationStore, &dyn AuditSink),
 ) -> anyhow::Result<()> {
-    let now = snapshot.time;
     pipeline.tick(observer, snapshot, now).await?;
-    for mut isolation in store.list().await?.into_iter().filter(crate::domain::Isolation::active) {
+    for mut isolation in store.list().await?.into_iter().filter(Isolation::active) {
         isolate::advance(&mut isolation, &[], store, audit, now).await?;
     }
     Ok(())
-}
-
-/// A cycle that could not be read.
-pub(super) fn unread(time: Timestamp, why: String) -> Snapshot {
-    Snapshot::unobserved(time, Gap::QueryFailed { why })
 }

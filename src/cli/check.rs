@@ -1,6 +1,219 @@
-use super::Outcome;
+//! `zoneward check`: the configuration, and with `--connect` what Prometheus has to show.
+
+use serde::Serialize;
+
+use super::{ConfigArguments, Outcome, Output, render};
+use crate::domain::CycleLength;
+use crate::observe::{Inspection, PrometheusObserver};
+use crate::settings::{Settings, SettingsError};
+
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
-pub(super) async fn run(_: Arguments) -> anyhow::Result<Outcome> {
-    Ok(Outcome::Done)
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Also ask Prometheus
+    #[arg(long)]
+    connect: bool,
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    what: String,
+    finding: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn new(level: Level, what: &str, finding: impl Into<String>) -> Self {
+        Self { level, what: what.to_owned(), finding: finding.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let settings = match arguments.config.load(None) {
+        Err(SettingsError::Invalid(problems)) if arguments.output == Output::Json => {
+            for problem in &problems {
+                render::json(&Finding::new(Level::Problem, &problem.path, &problem.problem))?;
+            }
+            return Err(SettingsError::Invalid(problems).into());
+        }
+        other => other?,
+    };
+    let mut findings = vec![Finding::new(Level::Ok, "configuration", "valid")];
+    findings.extend(unwise(&settings));
+    if arguments.connect {
+        findings.extend(connect(&settings).await?);
+    }
+    match arguments.output {
+        Output::Json => findings.iter().try_for_each(render::json)?,
+        Output::Table => render::table(
+            &["", "what", "finding"],
+            findings
+                .iter()
+                .map(|f| {
+                    let mark = match f.level {
+                        Level::Ok => "ok",
+                        Level::Warning => "warning",
+                        Level::Problem => "PROBLEM",
+                    };
+                    let hint = f.hint.as_ref().map_or_else(String::new, |hint| format!("\n-> {hint}"));
+                    vec![mark.to_owned(), f.what.clone(), format!("{}{hint}", f.finding)]
+                })
+                .collect(),
+        ),
+    }
+    let worst = findings.iter().map(|f| f.level).max();
+    Ok(if worst == Some(Level::Problem) { Outcome::Found } else { Outcome::Done })
+}
+
+/// Legal, but unwise.
+fn unwise(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let floors = &settings.detect.floors;
+    if floors.min_error_excess.as_fraction() == 0.0 {
+        findings.push(
+            Finding::new(Level::Warning, "detect.floors.min_error_excess", "0%: the smallest difference counts")
+                .hint("name the smallest difference that users would feel, such as 0.3%"),
+        );
+    }
+    if settings.prometheus.history.is_zero() {
+        findings.push(
+            Finding::new(
+                Level::Warning,
+                "prometheus.history",
+                "0s: between two zones only the past tells which one moved",
+            )
+            .hint("keep at least 30m"),
+        );
+    }
+    findings
+}
+
+async fn connect(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let configured = CycleLength::at_least(settings.detect.cycle);
+    let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured)?;
+    let now = super::now();
+    let inspection = match observer.inspect(now).await {
+        Ok(inspection) => inspection,
+        Err(error) => return Ok(vec![Finding::new(Level::Problem, "prometheus", error.to_string())]),
+    };
+    let mut findings = vec![Finding::new(Level::Ok, "prometheus", format!("{} answers", settings.prometheus.url))];
+    findings.extend(
+        inspection
+            .warnings
+            .iter()
+            .map(|warning| Finding::new(Level::Warning, "prometheus", format!("warns: {warning}"))),
+    );
+    findings.extend(metrics(&inspection, settings));
+    findings.extend(zones(&inspection, settings));
+    findings.push(scrapes(&inspection, settings, configured));
+    findings.push(match inspection.copies {
+        0 => Finding::new(
+            Level::Problem,
+            "completeness",
+            "`up` is not stored, so a lost zone can't be told from a quiet one",
+        )
+        .hint("let Prometheus store `up` with the labels of prometheus.labels.target"),
+        1 => Finding::new(Level::Ok, "completeness", "`up` is stored, once for each target"),
+        copies => Finding::new(Level::Problem, "completeness", format!("each target is stored {copies} times"))
+            .hint("query a de-duplicating endpoint, or add the replica's label to prometheus.matchers"),
+    });
+    Ok(findings)
+}
+
+fn metrics(inspection: &Inspection, settings: &Settings) -> Vec<Finding> {
+    let none = inspection.services == 0;
+    let requests = if none {
+        Finding::new(Level::Problem, "istio_requests_total", "there is none").hint(
+            "are the proxies scraped? do prometheus.matchers fit? are prometheus.labels.service and service_namespace \
+             labels of the metric?",
+        )
+    } else {
+        Finding::new(Level::Ok, "istio_requests_total", format!("{} services", inspection.services))
+    };
+    let durations = if inspection.duration_series == 0 {
+        Finding::new(
+            Level::Warning,
+            "istio_request_duration_milliseconds",
+            "there are no buckets: only errors are judged",
+        )
+        .hint("let the proxies export the histogram, and Prometheus keep it")
+    } else {
+        Finding::new(
+            Level::Ok,
+            "istio_request_duration_milliseconds",
+            format!("{} bucket series", inspection.duration_series),
+        )
+    };
+    let _ = settings;
+    vec![requests, durations]
+}
+
+fn zones(inspection: &Inspection, settings: &Settings) -> Option<Finding> {
+    let label = &settings.prometheus.labels.zone;
+    let total: f64 = inspection.zones.iter().map(|(_, rate)| rate).sum();
+    if inspection.zones.is_empty() {
+        return None;
+    }
+    let (unnamed, named): (Vec<_>, Vec<_>) =
+        inspection.zones.iter().partition(|(zone, _)| zone.is_empty() || zone == "unknown");
+    let names: Vec<String> = named
+        .iter()
+        .map(|(zone, rate)| format!("{zone} ({:.0} % of {total:.0} reports/s)", 100.0 * rate / total.max(1e-9)))
+        .collect();
+    let missing: f64 = unnamed.iter().map(|(_, rate)| rate).sum();
+    let how = "add the tag xds.node.locality.zone by a Telemetry resource (filled on ASM, AWS, GCP and Azure), or the \
+               node's zone by relabelling (attach_metadata: {node: true}), or name another label in prometheus.labels.zone";
+    let what = format!("zone label `{label}`");
+    Some(match named.len() {
+        0 => Finding::new(Level::Problem, &what, "empty on every series").hint(how),
+        1 => Finding::new(Level::Problem, &what, format!("only one zone: {}", names.join(", ")))
+            .hint("two zones are needed to compare"),
+        _ if missing > 0.01 * total => Finding::new(
+            Level::Warning,
+            &what,
+            format!("{}; empty on {:.0} % of reports", names.join(", "), 100.0 * missing / total),
+        )
+        .hint(how),
+        _ => Finding::new(Level::Ok, &what, names.join(", ")),
+    })
+}
+
+fn scrapes(inspection: &Inspection, settings: &Settings, configured: CycleLength) -> Finding {
+    let what = "scrape interval";
+    let Some(interval) = inspection.scrape_interval else {
+        return Finding::new(Level::Warning, what, "can't be measured, as there are too few samples");
+    };
+    let cycle = configured.max(CycleLength::at_least(interval));
+    let lookback = settings.prometheus.lookback;
+    let soonest = crate::domain::Period::from_secs(2 * cycle.seconds());
+    if interval.signed() * 4 > lookback.signed() {
+        Finding::new(Level::Problem, what, format!("{interval}, too long for prometheus.lookback of {lookback}"))
+            .hint(format!("set prometheus.lookback to at least {}s", 4 * interval.signed().as_secs()))
+    } else if cycle > configured {
+        Finding::new(Level::Warning, what, format!("{interval}, longer than detect.cycle of {configured}")).hint(
+            format!(
+                "judging every {cycle} instead; a fault needs at least two scrapes, so expect {soonest} at the soonest"
+            ),
+        )
+    } else {
+        Finding::new(Level::Ok, what, format!("{interval}; a fault is decided on after {soonest} at the soonest"))
+    }
 }

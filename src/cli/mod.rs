@@ -101,3 +101,24 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }
     }
 }
+
+/// The one clock that commands read.
+#[allow(clippy::disallowed_methods, reason = "an edge: from here on it is an argument")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// Returns when the process is asked to stop.
+async fn shutdown() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM can't be awaited");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -7,10 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
+use jiff::SignedDuration;
 use serde::Serialize;
 
-use crate::domain::Record;
+use crate::domain::{Record, Zone};
 use crate::ports::{AuditError, AuditSink};
+use crate::sim::ZoneSight;
 
 pub(super) fn error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
@@ -91,4 +93,92 @@ impl AuditSink for RecordPrinter {
         }
         Ok(())
     }
+}
+
+/// A block of lines that is drawn over itself, with a story that grows above it. Only on a terminal.
+#[derive(Debug, Default)]
+pub(super) struct LiveView {
+    drawn: usize,
+    last: String,
+}
+
+impl LiveView {
+    pub(super) fn draw(&mut self, text: &str) {
+        if std::io::stdout().is_terminal() {
+            self.erase();
+            line(text);
+            self.drawn = text.lines().count();
+            text.clone_into(&mut self.last);
+        }
+    }
+
+    pub(super) fn say(&mut self, text: &str) {
+        self.erase();
+        line(text);
+        if !self.last.is_empty() {
+            let last = self.last.clone();
+            self.draw(&last);
+        }
+    }
+
+    fn erase(&mut self) {
+        if self.drawn > 0 {
+            let _closed = write!(std::io::stdout(), "\x1b[{}A\x1b[J", self.drawn);
+            self.drawn = 0;
+        }
+    }
+}
+
+/// `+02:15`, from the story's start.
+fn clock(story_time: SignedDuration) -> String {
+    let seconds = story_time.as_secs();
+    format!("+{:02}:{:02}", seconds / 60, seconds % 60)
+}
+
+pub(super) fn story_line(story_time: SignedDuration, record: &Record) -> String {
+    let text = format!("{:<9} {}", record.event, record.message);
+    let width = comfy_table::Table::new().set_content_arrangement(ContentArrangement::Dynamic).width().unwrap_or(110);
+    let wrapped = wrap(&text, usize::from(width).clamp(60, 140) - 8);
+    let mut lines = wrapped.into_iter();
+    let first = format!("{}  {}", clock(story_time), lines.next().unwrap_or_default());
+    lines.fold(first, |all, line| format!("{all}\n{:18}{line}", ""))
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        if let Some(line) = lines.last_mut().filter(|line| line.len() + word.len() <= width || line.is_empty()) {
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// The zones at a glance: traffic, failures, and what the steps have changed.
+pub(super) fn world(story_time: SignedDuration, users: f64, sights: &[ZoneSight], isolated: &[Zone]) -> String {
+    const BAR: usize = 24;
+    let most = sights.iter().map(|s| s.requests_per_second).fold(1.0, f64::max);
+    let mut text = format!("\n{}   users' requests that succeed: {:.2} %\n", clock(story_time), 100.0 * users);
+    for sight in sights {
+        let full = (sight.requests_per_second / most * BAR as f64).round() as usize;
+        let changes = [
+            (sight.draining_pods > 0).then(|| format!("{} of {} pods drained", sight.draining_pods, sight.pods)),
+            (!sight.in_dns).then(|| "not in DNS".to_owned()),
+            (sight.tainted_nodes > 0).then(|| format!("{} nodes tainted", sight.tainted_nodes)),
+        ];
+        let changes: Vec<String> = changes.into_iter().flatten().collect();
+        let state = if isolated.contains(&sight.zone) { "ISOLATED" } else { "in use" };
+        text += &format!(
+            "  {:<16} {}{} {:>6.0} req/s  {:>6.2} % fail  {state:<8}  {}\n",
+            sight.zone,
+            "█".repeat(full),
+            "·".repeat(BAR - full),
+            sight.requests_per_second,
+            100.0 * sight.failed_ratio,
+            changes.join(", ")
+        );
+    }
+    text
 }

@@ -1,12 +1,306 @@
-use super::Outcome;
-use crate::telemetry::LogFormat;
+//! `zoneward run`: the daemon.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{ConfigArguments, Outcome, backtest};
+use crate::audit::Journal;
+use crate::domain::{CycleLength, Event, Gap, Record, Snapshot};
+use crate::isolate::MemoryStore;
+use crate::observe::PrometheusObserver;
+use crate::pipeline::Pipeline;
+use crate::ports::{AuditError, AuditSink, Observer};
+use crate::serve::{self, Status};
+use crate::settings::Settings;
+use crate::telemetry::{LogFormat, Metrics};
+
+/// Cycles that are caught up with after Prometheus could not be read.
+const MOST_CAUGHT_UP: i64 = 240;
+/// Between two measurements of the scrape interval.
+const MEASURE_EVERY: SignedDuration = SignedDuration::from_mins(10);
+
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: Format,
+    /// Where the audit journal goes [default: audit.directory]
+    #[arg(long, value_name = "DIR")]
+    audit_directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
 impl Arguments {
-    pub(super) fn log_format(&self) -> LogFormat {
-        LogFormat::Text
+    pub(super) const fn log_format(&self) -> LogFormat {
+        match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        }
     }
 }
-pub(super) async fn run(_: Arguments) -> anyhow::Result<Outcome> {
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let mut settings = arguments.config.load(None)?;
+    if let Some(directory) = arguments.audit_directory {
+        settings.audit.directory = directory;
+    }
+    let journal = Journal::open(&settings.audit.directory, super::now()).with_context(|| {
+        format!("the audit journal can't be opened in {} (audit.directory)", settings.audit.directory.display())
+    })?;
+    tracing::info!(journal = %journal.path().display(), "audit journal opened");
+    let cycle = CycleLength::at_least(settings.detect.cycle);
+    let observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
+    let status = Arc::new(DaemonStatus::new(&settings));
+    let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status) });
+
+    let listener = TcpListener::bind(&settings.serve.listen)
+        .await
+        .with_context(|| format!("can't listen on {} (serve.listen)", settings.serve.listen))?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let server = tasks.spawn(serve::serve(listener, status.clone(), stop.clone()));
+    sink.append(Record::new(
+        super::now(),
+        Event::Started,
+        format!("zoneward {} watches {} in observe mode", env!("CARGO_PKG_VERSION"), settings.prometheus.url),
+    ))
+    .await?;
+
+    let daemon = Daemon {
+        store: Arc::new(MemoryStore::default()),
+        settings,
+        observer,
+        sink: Arc::clone(&sink),
+        status,
+        seen_until: None,
+        measured_at: None,
+    };
+    let result = tokio::select! {
+        result = daemon.watch() => result,
+        () = super::shutdown() => Ok(()),
+    };
+    let farewell = match &result {
+        Ok(()) => "stopped, as was asked".to_owned(),
+        Err(error) => format!("stopped by a failure: {error:#}"),
+    };
+    let recorded = sink.append(Record::new(super::now(), Event::Stopped, farewell)).await;
+    stop.cancel();
+    tasks.close();
+    // A client that keeps its connection open must not keep the process.
+    let _late = tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await;
+    if server.is_finished() {
+        server.await?.context("serving")?;
+    }
+    result?;
+    recorded?;
     Ok(Outcome::Done)
+}
+
+struct Daemon {
+    settings: Settings,
+    observer: PrometheusObserver,
+    store: Arc<MemoryStore>,
+    sink: Arc<CountingSink>,
+    status: Arc<DaemonStatus>,
+    seen_until: Option<Timestamp>,
+    measured_at: Option<Timestamp>,
+}
+
+impl Daemon {
+    /// Every cycle, on the grid, for ever.
+    async fn watch(mut self) -> anyhow::Result<()> {
+        self.measure(super::now()).await;
+        let mut pipeline = self.pipeline();
+        self.refill(&mut pipeline).await;
+        loop {
+            let cycle = self.observer.cycle();
+            let now = super::now();
+            let due = cycle.at_or_before(now) + cycle.signed();
+            self.status.turned(now, cycle);
+            tokio::time::sleep(due.duration_since(now).unsigned_abs()).await;
+            if self.measured_at.is_none_or(|at| due.duration_since(at) >= MEASURE_EVERY) {
+                self.measure(due).await;
+                if self.observer.cycle() != cycle {
+                    pipeline = self.pipeline();
+                    self.seen_until = None;
+                    self.refill(&mut pipeline).await;
+                    continue;
+                }
+            }
+            self.cycle(&mut pipeline, due).await?;
+        }
+    }
+
+    fn pipeline(&self) -> Pipeline {
+        Pipeline::new(self.settings.pipeline(), self.observer.cycle(), self.store.clone(), self.sink.clone())
+    }
+
+    async fn measure(&mut self, now: Timestamp) {
+        let before = self.observer.cycle();
+        match self.observer.fit_to_scrapes(now).await {
+            Ok(Some(interval)) => {
+                self.measured_at = Some(now);
+                let cycle = self.observer.cycle();
+                if cycle != before {
+                    tracing::warn!(
+                        "targets are scraped every {interval}, longer than the cycle of {before} (detect.cycle): judging \
+                         every {cycle} instead; a fault needs at least two scrapes, so expect {} at the soonest",
+                        crate::domain::Period::from_secs(2 * cycle.seconds())
+                    );
+                }
+            }
+            Ok(None) => tracing::warn!("no scrape interval can be measured yet, as there are no request metrics"),
+            Err(error) => tracing::warn!(%error, "the scrape interval can't be measured"),
+        }
+    }
+
+    /// Takes in the past, of which nothing is decided.
+    async fn refill(&mut self, pipeline: &mut Pipeline) {
+        let cycle = self.observer.cycle();
+        let last = cycle.at_or_before(super::now());
+        let first = last - self.settings.prometheus.history.signed();
+        match self.observer.observe(first, last).await {
+            Ok(snapshots) => {
+                snapshots.iter().for_each(|snapshot| pipeline.learn(snapshot));
+                self.seen_until = Some(last);
+                tracing::info!(
+                    cycles = snapshots.len(),
+                    services = pipeline.history().services(),
+                    zones = pipeline.history().zones().len(),
+                    "history refilled"
+                );
+            }
+            Err(error) => tracing::warn!(%error, "history can't be refilled; starting without any"),
+        }
+        self.report_usage();
+    }
+
+    /// One cycle, and those missed before it.
+    async fn cycle(&mut self, pipeline: &mut Pipeline, due: Timestamp) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let cycle = self.observer.cycle();
+        let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
+        let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
+        let snapshots = match self.observer.observe(first, due).await {
+            Ok(snapshots) => {
+                self.seen_until = Some(due);
+                snapshots
+            }
+            Err(error) => {
+                self.status.metrics.failed_cycle();
+                tracing::warn!(%error, "Prometheus could not be read; holding");
+                vec![Snapshot::unobserved(due, Gap::QueryFailed { why: error.to_string() })]
+            }
+        };
+        for snapshot in &snapshots {
+            backtest::step(pipeline, &mut self.observer, snapshot, due, (self.store.as_ref(), self.sink.as_ref()))
+                .await?;
+        }
+        self.report_usage();
+        if let Some(assessment) = pipeline.assessment() {
+            let seen = snapshots.last().is_some_and(|snapshot| snapshot.global_gaps().next().is_none());
+            self.status.judged(snapshots.last().filter(|_| !seen));
+            self.status.metrics.cycle(assessment, pipeline.history().services(), began.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn report_usage(&self) {
+        let usage = self.observer.usage();
+        self.status.metrics.usage(usage.queries, usage.failed_queries, usage.response_bytes);
+    }
+}
+
+/// The journal, with a count of its records.
+struct CountingSink {
+    journal: Journal,
+    status: Arc<DaemonStatus>,
+}
+
+#[async_trait]
+impl AuditSink for CountingSink {
+    async fn append(&self, record: Record) -> Result<(), AuditError> {
+        let event = record.event;
+        self.journal.append(record).await?;
+        self.status.metrics.record(event);
+        Ok(())
+    }
+}
+
+/// What `/healthz`, `/readyz` and `/metrics` say.
+struct DaemonStatus {
+    metrics: Metrics,
+    /// When the loop last turned, and how long it may take until it does again.
+    turned_at_s: AtomicI64,
+    patience_s: AtomicI64,
+    judged: AtomicU8,
+    blind: Mutex<String>,
+    slack_s: i64,
+}
+
+impl DaemonStatus {
+    fn new(settings: &Settings) -> Self {
+        // A cycle may wait for a handful of queries, one after the other.
+        let slack_s = 8 * settings.prometheus.timeout.signed().as_secs() + 30;
+        Self {
+            metrics: Metrics::default(),
+            turned_at_s: AtomicI64::new(super::now().as_second()),
+            patience_s: AtomicI64::new(slack_s),
+            judged: AtomicU8::new(0),
+            blind: Mutex::default(),
+            slack_s,
+        }
+    }
+
+    fn turned(&self, now: Timestamp, cycle: CycleLength) {
+        self.turned_at_s.store(now.as_second(), Ordering::Relaxed);
+        self.patience_s.store(self.slack_s + 3 * cycle.seconds(), Ordering::Relaxed);
+    }
+
+    fn judged(&self, blind: Option<&Snapshot>) {
+        self.judged.store(1, Ordering::Relaxed);
+        *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = blind
+            .map(|snapshot| snapshot.global_gaps().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            .unwrap_or_default();
+    }
+}
+
+impl Status for DaemonStatus {
+    fn alive(&self) -> Result<(), String> {
+        let age_s = super::now().as_second() - self.turned_at_s.load(Ordering::Relaxed);
+        if age_s <= self.patience_s.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(format!("the loop has not turned for {age_s} s"))
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.judged.load(Ordering::Relaxed), blind.is_empty()) {
+            (0, _) => Err("no cycle has been judged yet".to_owned()),
+            (_, false) => Err(format!("nothing can be judged: {blind}")),
+            (_, true) => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
 }

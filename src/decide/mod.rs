@@ -32,7 +32,7 @@ pub fn decide(assessment: &Assessment, isolations: &[Isolation], settings: &Sett
 fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
     let hold = match &finding.verdict {
         Verdict::Healthy => HoldReason::NoFault,
-        Verdict::ZoneFault if finding.has_lasted() => {
+        Verdict::ZoneFault if finding.persistent => {
             return Decision::Isolate(Request {
                 zone: zone.clone(),
                 origin: Origin::Detector,

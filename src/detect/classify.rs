@@ -30,7 +30,8 @@ pub fn detect(history: &History, pods: &Pods, settings: &Settings, now: Timestam
     let typical = typical_sizes(history);
     let mut unsettled = BTreeSet::new();
     let judge = |(at, zone): (usize, &Zone)| {
-        let own: Vec<Gap> = history.gaps.iter().filter(|gap| gap.zone() == Some(zone)).cloned().collect();
+        let seen = history.gaps.iter().filter(|gap| gap.zone() == Some(zone)).cloned();
+        let own: Vec<Gap> = seen.chain(nothing_to_compare(history, at)).collect();
         let finding = if !global.is_empty() {
             Finding::inconclusive(global.clone())
         } else if !own.is_empty() {
@@ -42,6 +43,16 @@ pub fn detect(history: &History, pods: &Pods, settings: &Settings, now: Timestam
     };
     let zones = history.zones.iter().enumerate().map(judge).collect();
     Assessment { time: history.time.unwrap_or(now), zones, unsettled }
+}
+
+/// Silence is not health.
+fn nothing_to_compare(history: &History, at: usize) -> Option<Gap> {
+    let zone = || history.zones[at].clone();
+    if !history.has_traffic(at) {
+        return Some(Gap::NoTraffic { zone: zone() });
+    }
+    let peers = (0..history.zones.len()).filter(|other| *other != at && history.has_traffic(*other)).count();
+    (peers == 0).then(|| Gap::NoPeer { zone: zone() })
 }
 
 /// Per signal and zone the mean effect over the tripping services: one may look worse by chance.
@@ -134,7 +145,13 @@ impl<'a> Judge<'a> {
         let mut evidence: Vec<Evidence> = keys.iter().map(|key| key.evidence(cycle_s)).collect();
         evidence.sort_by(|a, b| b.severity.total_cmp(&a.severity));
         evidence.truncate(MOST_EVIDENCE);
-        Finding { verdict: verdict.unwrap_or(Verdict::Healthy), lasted: lead.lasted, needed: lead.needed, evidence }
+        Finding {
+            verdict: verdict.unwrap_or(Verdict::Healthy),
+            lasted: lead.lasted,
+            needed: lead.needed,
+            persistent: lasting,
+            evidence,
+        }
     }
 
     fn tripping(&self) -> Vec<Key<'a>> {

@@ -105,6 +105,11 @@ impl History {
         self.zones.binary_search(zone).is_ok_and(|z| self.quiet[z] < CLEAR)
     }
 
+    /// Whether the zone's servers answered, or its clients called, within the longest window.
+    pub(super) fn has_traffic(&self, zone: usize) -> bool {
+        self.tracks.values().any(|track| track.traffic(zone) > (0.0, 0.0))
+    }
+
     /// Takes in one cycle.
     pub fn push(&mut self, snapshot: &Snapshot, settings: &Settings) {
         self.time = Some(snapshot.time);
@@ -126,7 +131,8 @@ impl History {
         for (zone, quiet) in self.quiet.iter_mut().enumerate() {
             let suspicious =
                 self.pooled.suspicious(zone) || self.tracks.values().any(|track| track.watches.suspicious(zone));
-            *quiet = if suspicious { 0 } else { quiet.saturating_add(1) };
+            let silent = !self.tracks.values().any(|track| track.newest_has_requests(zone));
+            *quiet = if suspicious { 0 } else { quiet.saturating_add(u32::from(!silent)) };
         }
     }
 

@@ -223,6 +223,10 @@ impl Track {
         }
     }
 
+    pub fn newest_has_requests(&self, zone: usize) -> bool {
+        self.recent.front().is_some_and(|frame| frame.served[zone] + frame.called[zone] > 0.0)
+    }
+
     /// Requests of the zone over the longest window: those it served, and those its clients made.
     pub fn traffic(&self, zone: usize) -> (f64, f64) {
         self.recent

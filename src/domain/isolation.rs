@@ -21,8 +21,9 @@ pub struct Isolation {
     /// Set when somebody wants the zone back before it expires.
     pub restore_requested_at: Option<Timestamp>,
     pub steps: BTreeMap<StepName, StepEntry>,
-    /// When every step had confirmed the isolation, and when every step was undone.
+    /// When every step had confirmed the isolation, when its undoing began, and when every step was undone.
     pub isolated_at: Option<Timestamp>,
+    pub returning_since: Option<Timestamp>,
     pub restored_at: Option<Timestamp>,
     pub effective: Option<Effective>,
 }
@@ -39,6 +40,7 @@ impl Isolation {
             restore_requested_at: None,
             steps: BTreeMap::new(),
             isolated_at: None,
+            returning_since: None,
             restored_at: None,
             effective: None,
         }

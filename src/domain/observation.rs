@@ -130,6 +130,10 @@ pub enum Gap {
     TooFewZonesScraped { zones: Vec<Zone> },
     /// Most of one zone's proxies were not scraped.
     ScrapesLost { zone: Zone, coverage: Coverage },
+    /// The zone gets no requests, as while it is isolated: nothing says that it is healthy.
+    NoTraffic { zone: Zone },
+    /// No other zone gets requests, so there is nothing to compare the zone with.
+    NoPeer { zone: Zone },
     /// The same target is stored more than once, so every count is doubled.
     DuplicatedTargets { copies: u32 },
     /// Samples come too rarely for the look-back.
@@ -140,7 +144,7 @@ impl Gap {
     /// The zone it concerns, if it is not all of them.
     pub fn zone(&self) -> Option<&Zone> {
         match self {
-            Self::ScrapesLost { zone, .. } => Some(zone),
+            Self::ScrapesLost { zone, .. } | Self::NoTraffic { zone } | Self::NoPeer { zone } => Some(zone),
             Self::QueryFailed { .. }
             | Self::PartialAnswer { .. }
             | Self::NoRequests { .. }
@@ -180,6 +184,8 @@ impl fmt::Display for Gap {
             Self::ScrapesLost { zone, coverage } => {
                 write!(f, "only {} of {} proxies in {zone} were scraped", coverage.up, coverage.known)
             }
+            Self::NoTraffic { zone } => write!(f, "{zone} gets no requests"),
+            Self::NoPeer { zone } => write!(f, "no zone but {zone} gets requests"),
             Self::DuplicatedTargets { copies } => write!(
                 f,
                 "every target is stored {copies} times, so counts are multiplied: query a de-duplicating endpoint, or \

@@ -157,6 +157,8 @@ pub struct Finding {
     /// For how long the fault was there, and for how long it must be.
     pub lasted: Period,
     pub needed: Period,
+    /// Whether it has lasted, and is there still.
+    pub persistent: bool,
     /// Strongest first.
     pub evidence: Vec<Evidence>,
 }
@@ -167,16 +169,13 @@ impl Finding {
             verdict: Verdict::Healthy,
             lasted: Period::from_secs(0),
             needed: Period::from_secs(0),
+            persistent: false,
             evidence: Vec::new(),
         }
     }
 
     pub fn inconclusive(gaps: Vec<Gap>) -> Self {
         Self { verdict: Verdict::Inconclusive { gaps }, ..Self::healthy() }
-    }
-
-    pub fn has_lasted(&self) -> bool {
-        self.lasted >= self.needed
     }
 }
 

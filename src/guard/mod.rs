@@ -76,7 +76,7 @@ fn stale_data(situation: &Situation<'_>, _: &Request, settings: &Settings, now: 
 
 fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
     let regional = |(zone, finding): (&Zone, &crate::domain::Finding)| {
-        *zone != request.zone && finding.verdict == Verdict::RegionalFault && finding.has_lasted()
+        *zone != request.zone && finding.verdict == Verdict::RegionalFault && finding.persistent
     };
     held_if(situation.assessment.zones.iter().any(regional), || HoldReason::RegionalFault)
 }

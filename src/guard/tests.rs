@@ -106,7 +106,8 @@ fn a_gap_that_concerns_all_zones_holds() {
 #[test]
 fn a_regional_verdict_on_another_zone_holds() {
     let mut world = World::new();
-    world.assessment.zones.get_mut(&zone('c')).unwrap().verdict = Verdict::RegionalFault;
+    let other = world.assessment.zones.get_mut(&zone('c')).unwrap();
+    (other.verdict, other.persistent) = (Verdict::RegionalFault, true);
     assert_eq!(world.held(), "regional_fault");
 }
 

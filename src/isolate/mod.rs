@@ -47,6 +47,12 @@ pub async fn advance(
         return Ok(Wake::OnChange);
     }
     let returning = isolation.returning(now);
+    if returning && isolation.returning_since.is_none() {
+        isolation.returning_since = Some(now);
+        store.save(isolation).await?;
+        let message = format!("{} is given back, {}", isolation.zone, why_returning(isolation));
+        audit.append(Record::new(now, Event::Restore, message).zone(&isolation.zone)).await?;
+    }
     let wanted = if returning { Share::FULL } else { isolation.share };
     for step in steps {
         isolation.steps.entry(step.name()).or_default();
@@ -115,8 +121,7 @@ async fn finish(
     if returning && all(StepState::Undone) {
         isolation.restored_at = Some(now);
         store.save(isolation).await?;
-        let why = if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" };
-        let message = format!("{zone} is back in rotation, {why}: every step was undone");
+        let message = format!("{zone} is back in rotation: every step was undone");
         audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
     } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share: isolation.share }) {
         isolation.isolated_at = Some(now);
@@ -126,6 +131,10 @@ async fn finish(
         audit.append(Record::new(now, Event::Isolated, message).zone(&zone)).await?;
     }
     Ok(())
+}
+
+fn why_returning(isolation: &Isolation) -> &'static str {
+    if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" }
 }
 
 fn wake(isolation: &Isolation, now: Timestamp) -> Wake {

@@ -1,0 +1,19 @@
+//! The embedded world: a mesh in several zones whose faults are known, seeded and deterministic.
+//!
+//! It implements every port, so that the demo, the scenario tests and the random tests run the same pipeline and the
+//! same executor as a real cluster does; and it exports its metrics as Istio would, for a real Prometheus to scrape.
+
+mod cluster;
+mod exporter;
+mod mesh;
+mod observer;
+mod pod;
+mod scenario;
+mod steps;
+mod world;
+
+pub use exporter::export;
+pub use observer::WorldObserver;
+pub use scenario::{Expectation, Scenario, ScenarioError};
+pub use steps::steps;
+pub use world::{Users, World, ZoneSight};

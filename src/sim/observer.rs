@@ -1,0 +1,125 @@
+//! Sees the embedded world as Prometheus would show it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
+use super::world::{NAMESPACE, World};
+use crate::domain::verdict::Suspect;
+use crate::domain::{Calls, CycleLength, Histogram, PodCalls, ServiceId, Snapshot};
+use crate::ports::{ObserveError, Observer};
+
+/// Cycles of requests by pod that are remembered for a closer look.
+const POD_MEMORY: usize = 32;
+
+/// Reads the world's scraped counters; asking for a cycle lets the world run up to it.
+pub struct WorldObserver {
+    world: Arc<Mutex<World>>,
+    cycle: CycleLength,
+    by_pod: VecDeque<BTreeMap<(String, ServiceId), Calls>>,
+}
+
+impl WorldObserver {
+    pub const fn new(world: Arc<Mutex<World>>, cycle: CycleLength) -> Self {
+        Self { world, cycle, by_pod: VecDeque::new() }
+    }
+
+    fn look(&mut self, time: Timestamp) -> Snapshot {
+        let mut world = lock(&self.world);
+        world.run_until(time);
+        let mut snapshot = Snapshot {
+            time,
+            cells: BTreeMap::new(),
+            coverage: BTreeMap::new(),
+            gaps: Vec::new(),
+            cluster: Some(world.cluster_view()),
+        };
+        let mut by_pod = BTreeMap::new();
+        for pod in &mut world.pods {
+            let coverage = snapshot.coverage.entry(pod.zone.clone()).or_default();
+            coverage.known += 1;
+            coverage.up += u32::from(pod.up);
+            for (service, reporter, failed, gained) in increments(pod) {
+                let cells = snapshot.cells.entry(service.clone()).or_default();
+                let cell = cells.entry(pod.zone.clone()).or_default();
+                let total = gained.total() as f64;
+                let calls = Calls { total, failed: if failed { total } else { 0.0 } };
+                match reporter {
+                    Reporter::Source => cell.called += calls,
+                    Reporter::Destination => {
+                        cell.served += calls;
+                        *by_pod.entry((pod.name.clone(), service)).or_insert_with(Calls::default) += calls;
+                        if !failed {
+                            add(&mut cell.latency, &gained);
+                        }
+                    }
+                }
+            }
+        }
+        drop(world);
+        snapshot.gaps = lost(&snapshot);
+        self.by_pod.push_front(by_pod);
+        self.by_pod.truncate(POD_MEMORY);
+        snapshot
+    }
+}
+
+pub(super) fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a pod's scraped counters gained since the last cycle; of a pod not seen before, nothing, as its past is unknown.
+fn increments(pod: &mut Pod) -> Vec<(ServiceId, Reporter, bool, Durations)> {
+    let Some(scraped) = pod.scraped.clone() else { return Vec::new() };
+    let gained = |earlier: &Counters| {
+        let gain = |(key, durations): (&super::pod::SeriesKey, &Durations)| {
+            let gained = earlier.get(key).map_or(*durations, |before| durations.since(before));
+            (ServiceId::new(NAMESPACE, key.destination.clone()), key.reporter, key.ending.failed(), gained)
+        };
+        scraped.iter().map(gain).collect()
+    };
+    let gains = pod.reported.as_ref().map_or_else(Vec::new, gained);
+    pod.reported = Some(scraped);
+    gains
+}
+
+fn add(to: &mut Histogram, durations: &Durations) {
+    if to.edges_ms.is_empty() {
+        to.edges_ms = EDGES_MS.to_vec();
+        to.counts = vec![0.0; EDGES_MS.len()];
+    }
+    to.counts.iter_mut().zip(durations.counts).for_each(|(a, b)| *a += b as f64);
+}
+
+/// A zone most of whose proxies were not scraped can't be judged.
+fn lost(snapshot: &Snapshot) -> Vec<crate::domain::Gap> {
+    let few = snapshot.coverage.iter().filter(|(_, coverage)| coverage.share() < 0.5);
+    few.map(|(zone, coverage)| crate::domain::Gap::ScrapesLost { zone: zone.clone(), coverage: *coverage }).collect()
+}
+
+#[async_trait]
+impl Observer for WorldObserver {
+    async fn observe(&mut self, first: Timestamp, last: Timestamp) -> Result<Vec<Snapshot>, ObserveError> {
+        let mut snapshots = Vec::new();
+        let mut next = self.cycle.at_or_after(first);
+        while next <= last {
+            snapshots.push(self.look(next));
+            next += self.cycle.signed();
+        }
+        Ok(snapshots)
+    }
+
+    async fn observe_pods(&mut self, suspect: &Suspect, _: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
+        let world = lock(&self.world);
+        let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone);
+        let calls = |pod: &Pod| {
+            let key = (pod.name.clone(), suspect.service.clone());
+            let cycles = self.by_pod.iter().take(suspect.cycles).filter_map(|cycle| cycle.get(&key));
+            PodCalls { pod: pod.name.clone(), calls: cycles.fold(Calls::default(), |sum, c| sum + *c) }
+        };
+        Ok(pods.map(calls).filter(|pod| pod.calls.total > 0.0).collect())
+    }
+}
