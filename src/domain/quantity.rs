@@ -7,8 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A length of time, written `15s`, `2m`, `1h 30m`; never negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(SignedDuration);
 
 impl Period {
@@ -58,8 +57,7 @@ impl FromStr for Period {
 }
 
 /// A share of a whole, written in percent: `0.3 %`, `60%`.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Ratio(f64);
 
 impl Ratio {
@@ -90,8 +88,7 @@ impl FromStr for Ratio {
 }
 
 /// How many times as large, written `1.3x`; at least 1.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Factor(f64);
 
 impl Factor {
@@ -120,8 +117,7 @@ impl FromStr for Factor {
 }
 
 /// Statistical evidence: the natural logarithm of the odds against chance, written `10 nats`.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Nats(f64);
 
 impl Nats {
@@ -151,8 +147,7 @@ impl FromStr for Nats {
 }
 
 /// An amount of data, written `512KiB` or `64MiB`; at least one byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(usize);
 
 const KIB: usize = 1024;
@@ -192,22 +187,32 @@ impl FromStr for Bytes {
     }
 }
 
+/// Numbers without a unit are refused with an example, as configuration files are where they come from.
 macro_rules! through_text {
-    ($($quantity:ident),*) => {$(
-        impl TryFrom<String> for $quantity {
-            type Error = String;
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
+    ($($quantity:ident: $example:literal),*) => {$(
+        impl Serialize for $quantity {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
-        impl From<$quantity> for String {
-            fn from(quantity: $quantity) -> Self {
-                quantity.to_string()
+        impl<'de> Deserialize<'de> for $quantity {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $quantity;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        write!(f, "a number with its unit, such as {}", $example)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$quantity, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_any(Text)
             }
         }
     )*};
 }
-through_text!(Period, Ratio, Factor, Nats, Bytes);
+through_text!(Period: "15s", Ratio: "0.3%", Factor: "1.3x", Nats: "10 nats", Bytes: "64MiB");
 
 fn number_before(text: &str, unit: &str) -> Option<f64> {
     let number: f64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;

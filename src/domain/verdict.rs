@@ -137,6 +137,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether the zone itself can take traffic: what is wrong in it, if anything, is not the zone.
+    pub const fn leaves_zone_usable(&self) -> bool {
+        match self {
+            Self::Healthy | Self::ServiceFault { .. } | Self::InstanceFault { .. } | Self::FaultElsewhere { .. } => true,
+            Self::ZoneFault | Self::RegionalFault | Self::Inconclusive { .. } => false,
+        }
+    }
+
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Healthy => "healthy",

@@ -99,7 +99,7 @@ fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings:
     let isolated = |zone: &Zone| situation.isolations.iter().any(|i| i.active() && i.zone == *zone);
     let lost = |zone: &Zone| situation.snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone));
     let left = situation.assessment.zones.iter().filter(|(zone, finding)| {
-        **zone != request.zone && finding.verdict == Verdict::Healthy && !isolated(zone) && !lost(zone)
+        **zone != request.zone && finding.verdict.leaves_zone_usable() && !isolated(zone) && !lost(zone)
     });
     let healthy = left.count() as u32;
     held_if(healthy < settings.min_healthy_zones, || HoldReason::TooFewHealthyZones {

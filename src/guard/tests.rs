@@ -137,6 +137,16 @@ fn zones_that_cannot_be_seen_are_not_healthy_ones() {
 }
 
 #[test]
+fn a_zone_whose_clients_suffer_from_the_sick_zone_is_itself_healthy() {
+    let mut world = World::new();
+    for letter in ['a', 'c'] {
+        let verdict = Verdict::FaultElsewhere { why: "servers in zone-b".into() };
+        world.assessment.zones.get_mut(&zone(letter)).unwrap().verdict = verdict;
+    }
+    assert_eq!(world.held(), "admitted");
+}
+
+#[test]
 fn a_service_that_runs_nowhere_else_holds() {
     let mut world = World::new();
     let only_here = BTreeMap::from([(zone('b'), 1), (zone('a'), 0)]);

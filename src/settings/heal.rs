@@ -1,5 +1,7 @@
 //! Deserializes with every error at once: what can't be read is noted, taken out, and the rest is tried again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
@@ -10,14 +12,20 @@ use super::Problem;
 const MOST_PROBLEMS: usize = 100;
 
 pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T, Vec<Problem>) {
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut removed = Removed::default();
     while problems.len() < MOST_PROBLEMS {
         match serde_path_to_error::deserialize(&tree) {
             Ok(value) => return (value, problems),
             Err(error) => {
                 let path = error.path().clone();
-                problems.push(Problem { path: path.to_string(), problem: error.into_inner().to_string() });
-                if !remove(&mut tree, &path) {
+                let found = Problem { path: removed.original(&path), problem: error.into_inner().to_string() };
+                // A required field that was taken out, as it could not be read, is not missing too.
+                let because_of_another = problems.iter().any(|known| known.path.starts_with(&format!("{}.", found.path)));
+                if !because_of_another {
+                    problems.push(found);
+                }
+                if !removed.remove(&mut tree, &path) {
                     break;
                 }
             }
@@ -26,27 +34,55 @@ pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T,
     (T::default(), problems)
 }
 
-fn remove(tree: &mut Value, path: &Path) -> bool {
-    let segments: Vec<&Segment> = path.iter().collect();
-    let Some((last, parents)) = segments.split_last() else { return false };
-    let mut node = tree;
-    for segment in parents {
-        let child = match segment {
-            Segment::Map { key } => node.get_mut(key),
-            Segment::Seq { index } => node.get_mut(*index),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        };
-        match child {
-            Some(child) => node = child,
-            None => return false,
+/// The items that were taken out of arrays, so that paths are those of the file.
+#[derive(Default)]
+struct Removed(BTreeMap<String, BTreeSet<usize>>);
+
+impl Removed {
+    fn original(&self, path: &Path) -> String {
+        let mut text = String::new();
+        for segment in path {
+            match segment {
+                Segment::Seq { index } => text += &format!("[{}]", self.original_index(&text, *index)),
+                Segment::Map { key } if text.is_empty() => text.push_str(key),
+                Segment::Map { key } => text += &format!(".{key}"),
+                Segment::Enum { .. } | Segment::Unknown => {}
+            }
         }
+        text
     }
-    match (last, node) {
-        (Segment::Map { key }, Value::Object(map)) => map.remove(key).is_some(),
-        (Segment::Seq { index }, Value::Array(items)) if *index < items.len() => {
-            items.remove(*index);
-            true
+
+    fn original_index(&self, array: &str, index: usize) -> usize {
+        let taken = self.0.get(array);
+        (0..).filter(|i| taken.is_none_or(|taken| !taken.contains(i))).nth(index).unwrap_or(index)
+    }
+
+    fn remove(&mut self, tree: &mut Value, path: &Path) -> bool {
+        let segments: Vec<&Segment> = path.iter().collect();
+        let Some((last, parents)) = segments.split_last() else { return false };
+        let mut node = tree;
+        for segment in parents {
+            let child = match segment {
+                Segment::Map { key } => node.get_mut(key),
+                Segment::Seq { index } => node.get_mut(*index),
+                Segment::Enum { .. } | Segment::Unknown => None,
+            };
+            match child {
+                Some(child) => node = child,
+                None => return false,
+            }
         }
-        _ => false,
+        match (last, node) {
+            (Segment::Map { key }, Value::Object(map)) => map.remove(key).is_some(),
+            (Segment::Seq { index }, Value::Array(items)) if *index < items.len() => {
+                let whole = self.original(path);
+                let array = whole.rsplit_once('[').map_or(whole.as_str(), |(array, _)| array);
+                let original = self.original_index(array, *index);
+                self.0.entry(array.to_owned()).or_default().insert(original);
+                items.remove(*index);
+                true
+            }
+            _ => false,
+        }
     }
 }

@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::observer::lock;
-use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter, SeriesKey};
+use super::pod::{Counters, Durations, EDGES_MS, Reporter, SeriesKey};
 use super::world::{NAMESPACE, World};
 
 #[derive(Clone)]
@@ -31,31 +31,47 @@ pub async fn export(listener: TcpListener, world: Arc<Mutex<World>>, stop: Cance
 }
 
 async fn targets(State(exporter): State<Exporter>) -> Json<Value> {
-    let world = lock(&exporter.world);
-    let target = |pod: &Pod| {
-        json!({
-            "targets": [exporter.address],
-            "labels": {
-                "__metrics_path__": format!("/pods/{}/metrics", pod.name),
-                "instance": pod.name,
-                "namespace": NAMESPACE,
-                "pod": pod.name,
-                "app": pod.service,
-            }
-        })
+    let target = |target: Target| {
+        let path = format!("/pods/{}/metrics", target.pod);
+        let mut labels: Map<String, Value> = target.labels().map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect();
+        labels.insert("__metrics_path__".to_owned(), path.into());
+        json!({"targets": [exporter.address], "labels": labels})
     };
-    Json(Value::Array(world.pods.iter().map(target).collect()))
+    Json(lock(&exporter.world).targets().into_iter().map(target).collect())
 }
 
 async fn metrics(State(exporter): State<Exporter>, Path(name): Path<String>) -> Response {
-    let world = lock(&exporter.world);
-    let Some(pod) = world.pods.iter().find(|pod| pod.name == name) else {
-        return (StatusCode::NOT_FOUND, "no such pod\n").into_response();
-    };
-    if world.lost_scrapes(&pod.zone) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "cut off\n").into_response();
+    match lock(&exporter.world).metrics(&name) {
+        None => (StatusCode::SERVICE_UNAVAILABLE, "no such pod, or cut off\n").into_response(),
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text(&pod.counters, pod.zone.as_str())).into_response()
+}
+
+/// A proxy to be scraped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub pod: String,
+    pub app: String,
+}
+
+impl Target {
+    /// As a scrape configuration for pods would set them.
+    pub fn labels(&self) -> [(&'static str, String); 4] {
+        let (pod, app) = (self.pod.clone(), self.app.clone());
+        [("instance", pod.clone()), ("namespace", NAMESPACE.to_owned()), ("pod", pod), ("app", app)]
+    }
+}
+
+impl World {
+    pub fn targets(&self) -> Vec<Target> {
+        self.pods.iter().map(|pod| Target { pod: pod.name.clone(), app: pod.service.clone() }).collect()
+    }
+
+    /// What a scrape of the pod would get now; nothing if it is gone or cut off.
+    pub fn metrics(&self, pod: &str) -> Option<String> {
+        let pod = self.pods.iter().find(|p| p.name == pod).filter(|p| !self.lost_scrapes(&p.zone))?;
+        Some(text(&pod.counters, pod.zone.as_str()))
+    }
 }
 
 /// The Prometheus text format. A series is there once it is non-zero.

@@ -12,7 +12,7 @@ mod scenario;
 mod steps;
 mod world;
 
-pub use exporter::export;
+pub use exporter::{Target, export};
 pub use observer::WorldObserver;
 pub use scenario::{Expectation, Scenario, ScenarioError};
 pub use steps::steps;
