@@ -1,5 +1,6 @@
 //! `zoneward check`: the configuration, and with `--connect` what Prometheus has to show.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ConfigArguments, Outcome, Output, render};
@@ -14,6 +15,9 @@ pub(super) struct Arguments {
     /// Also ask Prometheus
     #[arg(long)]
     connect: bool,
+    /// With --connect: the moment to look at, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", requires = "connect")]
+    at: Option<Timestamp>,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -59,7 +63,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut findings = vec![Finding::new(Level::Ok, "configuration", "valid")];
     findings.extend(unwise(&settings));
     if arguments.connect {
-        findings.extend(connect(&settings).await?);
+        findings.extend(connect(&settings, arguments.at.unwrap_or_else(super::now)).await?);
     }
     match arguments.output {
         Output::Json => findings.iter().try_for_each(render::json)?,
@@ -106,11 +110,10 @@ fn unwise(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-async fn connect(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Finding>> {
     let configured = CycleLength::at_least(settings.detect.cycle);
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured)?;
-    let now = super::now();
-    let inspection = match observer.inspect(now).await {
+    let inspection = match observer.inspect(at).await {
         Ok(inspection) => inspection,
         Err(error) => return Ok(vec![Finding::new(Level::Problem, "prometheus", error.to_string())]),
     };
@@ -121,7 +124,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
             .iter()
             .map(|warning| Finding::new(Level::Warning, "prometheus", format!("warns: {warning}"))),
     );
-    findings.extend(metrics(&inspection, settings));
+    findings.extend(metrics(&inspection));
     findings.extend(zones(&inspection, settings));
     findings.push(scrapes(&inspection, settings, configured));
     findings.push(match inspection.copies {
@@ -138,7 +141,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn metrics(inspection: &Inspection, settings: &Settings) -> Vec<Finding> {
+fn metrics(inspection: &Inspection) -> Vec<Finding> {
     let none = inspection.services == 0;
     let requests = if none {
         Finding::new(Level::Problem, "istio_requests_total", "there is none").hint(
@@ -162,7 +165,6 @@ fn metrics(inspection: &Inspection, settings: &Settings) -> Vec<Finding> {
             format!("{} bucket series", inspection.duration_series),
         )
     };
-    let _ = settings;
     vec![requests, durations]
 }
 

@@ -176,7 +176,8 @@ impl<'a> Judge<'a> {
         {
             return Some(Verdict::FaultElsewhere { why });
         }
-        if key.watch.rivals > 0 {
+        let watches = key.service.map_or(&self.history.pooled, |(_, track)| &track.watches);
+        if watches.has_rival(key.signal, self.at) {
             return Some(Verdict::RegionalFault);
         }
         if key.signal == Signal::ServerErrors && lasting {

@@ -37,7 +37,7 @@ pub(super) struct Watch {
     /// One bit a cycle, the newest lowest: suspicious, and still so. An intermittent fault adds up.
     presence: u128,
     /// Cycles for which another zone is remembered to have been about as bad.
-    pub rivals: u32,
+    rivals: u32,
 }
 
 impl Watch {
@@ -57,6 +57,19 @@ impl Watches {
 
     pub fn get(&self, signal: Signal, zone: usize) -> &Watch {
         &self.0[signal as usize][zone]
+    }
+
+    /// Whether another zone is remembered to have been about as bad, in the signal or in one of the same kind: a
+    /// location and a tail are two measures of the same durations, and a tail exaggerates differences.
+    pub fn has_rival(&self, signal: Signal, zone: usize) -> bool {
+        let alike: &[Signal] = match signal {
+            Signal::ServerErrors => &[Signal::ServerErrors],
+            Signal::ClientErrors => &[Signal::ClientErrors],
+            Signal::SlowRequests | Signal::VerySlowRequests | Signal::Latency => {
+                &[Signal::SlowRequests, Signal::VerySlowRequests, Signal::Latency]
+            }
+        };
+        alike.iter().any(|signal| self.get(*signal, zone).rivals > 0)
     }
 
     pub fn suspicious(&self, zone: usize) -> bool {

@@ -170,5 +170,3 @@ impl From<StepError> for StepEvent {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,282 @@
+//! A past stretch on the real servers: Prometheus 2 and 3, and VictoriaMetrics.
+//!
+//! The embedded world is scraped as Prometheus would scrape it, and loaded as history; what a backtest then says is
+//! known beforehand.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use zoneward::sim::{Scenario, World};
+
+use crate::support::{Process, decisions, free_address, json_lines, part, prometheus, root, run, stderr, stdout, text};
+
+const STORY_START: &str = "2026-01-01T01:00:00Z";
+
+/// How the history is spoilt on its way into the store.
+#[derive(Clone, Copy, PartialEq)]
+enum Spoil {
+    Nothing,
+    /// Two replicas of Prometheus, not de-duplicated.
+    Duplicate,
+    /// No Telemetry tag.
+    NoZoneLabel,
+    /// `up` is not stored.
+    NoUp,
+}
+
+fn start() -> Timestamp {
+    STORY_START.parse().unwrap()
+}
+
+fn story(file: &str) -> String {
+    std::fs::read_to_string(root().join("config/scenarios").join(file)).unwrap()
+}
+
+/// The samples of a story in the OpenMetrics format, each with its time in seconds.
+fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
+    let scenario = Scenario::parse(yaml).unwrap();
+    let interval = scenario.scrape_interval.signed().as_secs();
+    let mut world = World::new(scenario.clone(), start(), 1);
+    let end = start() + scenario.duration.signed();
+    let mut out = String::new();
+    while world.now() < end {
+        let now = world.now() + SignedDuration::from_secs(1);
+        world.run_until(now);
+        for (i, target) in world.targets().iter().enumerate() {
+            let phase = (i as i64 * 7) % interval;
+            if now.as_second().rem_euclid(interval) != phase {
+                continue;
+            }
+            let labels: Vec<String> = target.labels().iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+            let labels = labels.join(",");
+            let metrics = world.metrics(&target.pod);
+            let replicas: &[&str] = if spoil == Spoil::Duplicate { &["a", "b"] } else { &[""] };
+            for replica in replicas {
+                let labels =
+                    if replica.is_empty() { labels.clone() } else { format!("{labels},prometheus_replica=\"{replica}\"") };
+                if spoil != Spoil::NoUp {
+                    let up = u8::from(metrics.is_some());
+                    writeln!(out, "up{{job=\"sim\",{labels}}} {up} {}", now.as_second()).unwrap();
+                }
+                for line in metrics.iter().flat_map(|m| m.lines()).filter(|line| !line.starts_with('#')) {
+                    let (series, value) = line.rsplit_once(' ').unwrap();
+                    let series = series.strip_suffix('}').unwrap();
+                    let series = if spoil == Spoil::NoZoneLabel {
+                        let at = series.find(",locality=").unwrap();
+                        let rest = &series[at + 1..];
+                        series[..at].to_owned() + rest.split_once(',').map_or("", |(_, more)| more)
+                    } else {
+                        series.to_owned()
+                    };
+                    writeln!(out, "{series},{labels}}} {value} {}", now.as_second()).unwrap();
+                }
+            }
+        }
+    }
+    out.push_str("# EOF\n");
+    (out, scenario)
+}
+
+fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
+    let file = folder.join("samples.txt");
+    std::fs::write(&file, samples).unwrap();
+    let output = Command::new(part(&format!("promtool-{major}")))
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .arg(&file)
+        .arg(folder.join("tsdb"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    prometheus(major, folder, "")
+}
+
+fn victoria_metrics(folder: &Path, samples: &str) -> Process {
+    let address = free_address();
+    let mut command = Command::new(part("victoria-metrics"));
+    command
+        .arg(format!("-storageDataPath={}", folder.join("vm").display()))
+        .arg(format!("-httpListenAddr={address}"))
+        .args(["-retentionPeriod=100y", "-loggerLevel=ERROR", "-search.latencyOffset=0s"]);
+    let server = Process::start(&mut command, address, "/health");
+    // Its import wants milliseconds.
+    let lines: String =
+        samples.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}000\n")).collect();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let head = format!("POST /api/v1/import/prometheus HTTP/1.0\r\nContent-Length: {}\r\n\r\n", lines.len());
+    std::io::Write::write_all(&mut stream, (head + &lines).as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.contains(" 204 "), "{answer}");
+    assert_eq!(server.get("/internal/force_flush").0, 200);
+    server
+}
+
+fn backtest(server: &Process, scenario: &Scenario) -> (Vec<Value>, String) {
+    let from = (start() - scenario.history.signed()).to_string();
+    let to = (start() + scenario.duration.signed()).to_string();
+    let url = server.url();
+    let output = run(&[
+        "backtest", "--config", "config/default.yaml", "--prometheus", &url, "--start", &from, "--end", &to, "--output",
+        "json",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    (json_lines(&stdout(&output)), stderr(&output))
+}
+
+fn events(records: &[Value], event: &str) -> Vec<String> {
+    let of = records.iter().filter(|r| text(r, "event") == event);
+    of.map(|r| format!("{} {}", text(r, "zone"), text(r, "message"))).collect()
+}
+
+fn check_connect(server: &Process, at: Timestamp) -> (Option<i32>, Vec<Value>) {
+    let output = crate::support::zoneward()
+        .args(["check", "--connect", "--config", "config/default.yaml", "--output", "json", "--at", &at.to_string()])
+        .env("ZONEWARD_PROMETHEUS__URL", server.url())
+        .output()
+        .unwrap();
+    (output.status.code(), json_lines(&stdout(&output)))
+}
+
+fn finding<'a>(findings: &'a [Value], what: &str) -> &'a Value {
+    findings.iter().find(|f| text(f, "what").contains(what)).unwrap_or_else(|| panic!("no finding on {what}: {findings:?}"))
+}
+
+#[test]
+fn three_servers_give_the_same_decisions_on_the_same_history() {
+    let (samples, scenario) = samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+    let mut said = Vec::new();
+    for server in ["2", "3", "victoria-metrics"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = match server {
+            "victoria-metrics" => victoria_metrics(folder.path(), &samples),
+            major => backfilled_prometheus(major.parse().unwrap(), folder.path(), &samples),
+        };
+        let (records, _) = backtest(&server, &scenario);
+        let isolated = records.iter().find(|r| text(r, "event") == "isolate").expect("an isolation");
+        assert_eq!(text(isolated, "zone"), "cn-hangzhou-h");
+        let fault = start() + scenario.faults[0].at.signed();
+        let delay = text(isolated, "time").parse::<Timestamp>().unwrap().duration_since(fault);
+        assert!(delay.as_secs() <= 60, "after {} s", delay.as_secs());
+        assert_eq!(isolated["not_evaluated"], serde_json::json!(["unreachable_service"]));
+        said.push(decisions(&records));
+    }
+    assert_eq!(said[0], said[1], "Prometheus 2 and 3");
+    assert_eq!(said[0], said[2], "Prometheus and VictoriaMetrics");
+}
+
+#[test]
+fn a_story_in_which_nothing_is_to_be_isolated_isolates_nothing() {
+    for file in ["scrapes-lost.yaml", "rollout.yaml"] {
+        let (samples, scenario) = samples(&story(file), Spoil::Nothing);
+        let folder = tempfile::tempdir().unwrap();
+        let (records, _) = backtest(&backfilled_prometheus(2, folder.path(), &samples), &scenario);
+        assert_eq!(events(&records, "isolate"), Vec::<String>::new(), "{file}");
+        if file == "scrapes-lost.yaml" {
+            let gaps = events(&records, "gap");
+            assert!(gaps.iter().any(|g| g.starts_with("cn-hangzhou-h") && g.contains("were scraped")), "{gaps:?}");
+        }
+    }
+}
+
+#[test]
+fn check_connect_finds_all_in_order_on_a_good_mesh() {
+    let (samples, scenario) = samples(&story("healthy.yaml").replace("duration: 2h", "duration: 2m"), Spoil::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(3, folder.path(), &samples);
+    let (code, findings) = check_connect(&server, start() + scenario.duration.signed());
+    assert_eq!(code, Some(0), "{findings:?}");
+    assert!(findings.iter().all(|f| text(f, "level") == "ok"), "{findings:?}");
+    assert!(text(finding(&findings, "istio_requests_total"), "finding").contains("3 services"));
+    assert!(text(finding(&findings, "scrape interval"), "finding").starts_with("15s"));
+    assert!(text(finding(&findings, "zone label"), "finding").contains("cn-hangzhou-h (33 %"));
+}
+
+#[test]
+fn doubled_counts_are_refused() {
+    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let (samples, scenario) = samples(&yaml, Spoil::Duplicate);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(2, folder.path(), &samples);
+    let (records, _) = backtest(&server, &scenario);
+    assert_eq!(events(&records, "isolate").len(), 0);
+    assert!(events(&records, "gap")[0].contains("every target is stored 2 times"));
+    let (code, findings) = check_connect(&server, start() + scenario.duration.signed());
+    assert_eq!(code, Some(1));
+    assert!(text(finding(&findings, "completeness"), "finding").contains("stored 2 times"));
+}
+
+#[test]
+fn without_a_zone_label_nothing_is_decided_and_the_way_to_get_one_is_said() {
+    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let (samples, scenario) = samples(&yaml, Spoil::NoZoneLabel);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(3, folder.path(), &samples);
+    let (records, _) = backtest(&server, &scenario);
+    assert_eq!(events(&records, "isolate").len(), 0);
+    let gap = &events(&records, "gap")[0];
+    assert!(gap.contains("`locality` is empty on every series") && gap.contains("xds.node.locality.zone"), "{gap}");
+    let (code, findings) = check_connect(&server, start() + scenario.duration.signed());
+    assert_eq!(code, Some(1));
+    assert!(text(finding(&findings, "zone label"), "hint").contains("attach_metadata"));
+}
+
+#[test]
+fn without_up_nothing_is_decided() {
+    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let (samples, scenario) = samples(&yaml, Spoil::NoUp);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(2, folder.path(), &samples);
+    let (records, _) = backtest(&server, &scenario);
+    assert_eq!(events(&records, "isolate").len(), 0);
+    assert!(events(&records, "gap")[0].contains("`up` is not stored"), "{records:?}");
+}
+
+#[test]
+fn rare_scrapes_lengthen_the_cycle_and_too_rare_ones_decide_nothing() {
+    let yaml = story("gray-zone.yaml").replace("history: 15m", "history: 40m").replace("duration: 22m", "duration: 9m");
+    let minute = yaml.replace("faults:", "scrape_interval: 1m\nfaults:");
+    let (minute_samples, scenario) = samples(&minute, Spoil::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let (records, said) = backtest(&backfilled_prometheus(3, folder.path(), &minute_samples), &scenario);
+    assert!(said.contains("judging every 1m instead of every 15s"), "{said}");
+    assert!(events(&records, "isolate")[0].starts_with("cn-hangzhou-h"));
+
+    let rare = yaml.replace("faults:", "scrape_interval: 2m\nfaults:");
+    let (rare_samples, scenario) = samples(&rare, Spoil::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let (records, _) = backtest(&backfilled_prometheus(2, folder.path(), &rare_samples), &scenario);
+    assert_eq!(events(&records, "isolate").len(), 0);
+    let gaps = events(&records, "gap");
+    assert!(gaps.iter().any(|gap| gap.contains("too rarely for prometheus.lookback")), "{gaps:?}");
+}
+
+#[test]
+fn a_large_answer_is_asked_for_in_halves_and_gives_the_same_decisions() {
+    let (samples, scenario) = samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(2, folder.path(), &samples);
+    let (whole, _) = backtest(&server, &scenario);
+    let from = (start() - scenario.history.signed()).to_string();
+    let to = (start() + scenario.duration.signed()).to_string();
+    let small = |limit: &str| {
+        crate::support::zoneward()
+            .args(["backtest", "--config", "config/default.yaml", "--start", &from, "--end", &to, "--output", "json"])
+            .env("ZONEWARD_PROMETHEUS__URL", server.url())
+            .env("ZONEWARD_PROMETHEUS__MAX_RESPONSE", limit)
+            .output()
+            .unwrap()
+    };
+    let halves = small("64KiB");
+    assert!(halves.status.success(), "{}", stderr(&halves));
+    let records = json_lines(&stdout(&halves));
+    assert_eq!(decisions(&records), decisions(&whole));
+    let queries = |records: &[Value]| records.last().unwrap()["figures"]["queries"].as_u64().unwrap();
+    assert!(queries(&records) > queries(&whole), "{} and {} queries", queries(&records), queries(&whole));
+
+    let hopeless = small("1KiB");
+    assert_eq!(hopeless.status.code(), Some(1));
+    assert!(stderr(&hopeless).contains("prometheus.max_response"), "{}", stderr(&hopeless));
+}

@@ -1,0 +1,187 @@
+//! The command line: messages, exit codes, the configuration file, the journal's review.
+
+use std::path::Path;
+
+use crate::support::{json_lines, root, run, stderr, stdout, text, zoneward};
+
+fn check(yaml: &str) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    let output = run(&["check", "--config", path.to_str().unwrap()]);
+    (output.status.code().unwrap(), stderr(&output) + &stdout(&output))
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
+    let (code, said) = check(
+        "prometeus: {}\n\
+         prometheus: {url: 'ftp://x', matchers: [cluster]}\n\
+         detect: {cycle: 15, trip: 5 nats, suspect: 8 nats, floors: {min_error_excess: 0.3, typo: 1}}\n\
+         guard: {min_healthy_zones: 0}\n\
+         services: [{match: web}, {match: a/b, critcal: true}]\n",
+    );
+    assert_eq!(code, 3);
+    let expected = [
+        "the configuration has 10 problems",
+        "prometeus: unknown field",
+        "prometheus.url: `ftp://x` is not an http:// or https:// address",
+        "prometheus.matchers[0]: `cluster` is not a label matcher",
+        "detect.cycle: invalid type: integer `15`, expected a number with its unit, such as 15s",
+        "detect.suspect: 8 nats is above detect.trip (5 nats)",
+        "detect.floors.min_error_excess: invalid type: floating point `0.3`, expected a number with its unit, such as 0.3%",
+        "detect.floors.typo: unknown field",
+        "guard.min_healthy_zones: 0 would allow to isolate the last zone",
+        "services[0].match: `web` does not name services",
+        "services[1].critcal: unknown field",
+    ];
+    for line in expected {
+        assert!(said.contains(line), "missing: {line}\n{said}");
+    }
+}
+
+#[test]
+fn wrong_units_are_refused_with_an_example() {
+    for (yaml, hint) in [
+        ("detect: {cycle: 15 parsecs}", "such as 15s, 2m or 1h"),
+        ("detect: {min_affected_share: 120%}", "between 0% and 100%"),
+        ("detect: {floors: {min_slowdown: 0.5x}}", "write 1x or more"),
+        ("detect: {trip: 10}", "such as 10 nats"),
+        ("prometheus: {max_response: 64}", "such as 64MiB"),
+        ("prometheus: {lookback: 30s}", "below four times detect.cycle"),
+        ("failures: {response_codes: [5yy]}", "a class such as 5xx"),
+        ("mode: [", "the configuration can't be read"),
+    ] {
+        let (code, said) = check(yaml);
+        assert_eq!(code, 3, "{yaml}: {said}");
+        assert!(said.contains(hint), "{yaml}: {said}");
+    }
+}
+
+#[test]
+fn the_shipped_configuration_says_the_defaults() {
+    let file = root().join("config/default.yaml");
+    let shipped = zoneward::settings::Settings::load(Some(&file), Default::default()).unwrap();
+    let mut defaults = zoneward::settings::Settings::default();
+    defaults.prometheus.url = shipped.prometheus.url.clone();
+    assert_eq!(shipped, defaults);
+}
+
+#[test]
+fn the_shipped_configuration_names_every_setting() {
+    let text = std::fs::read_to_string(root().join("config/default.yaml")).unwrap();
+    let tree = serde_json::to_value(zoneward::settings::Settings::default()).unwrap();
+    fn keys(tree: &serde_json::Value, found: &mut Vec<String>) {
+        if let serde_json::Value::Object(map) = tree {
+            for (key, value) in map {
+                found.push(key.clone());
+                keys(value, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    keys(&tree, &mut found);
+    for key in found {
+        assert!(text.contains(&format!("{key}:")), "config/default.yaml lacks {key}");
+    }
+}
+
+#[test]
+fn variables_go_over_the_file_and_kubernetes_own_are_let_be() {
+    let output = zoneward()
+        .args(["check", "--config", "config/default.yaml"])
+        .env("ZONEWARD_PROMETHEUS__URL", "not an address")
+        .env("ZONEWARD_SERVICE_HOST", "10.0.0.1")
+        .env("ZONEWARD_PORT_9900_TCP_PROTO", "tcp")
+        .output()
+        .unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("1 problem:") && said.contains("prometheus.url: `not an address`"), "{said}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let output = run(&["check", "--config", "no/such/file.yaml"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("no/such/file.yaml"), "{}", stderr(&output));
+}
+
+#[test]
+fn secrets_are_read_from_files_and_a_missing_one_is_named_without_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, "prometheus: {url: 'http://127.0.0.1:9', bearer_token_file: /no/such/token}").unwrap();
+    let output = run(&["check", "--connect", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/no/such/token can't be read (prometheus.bearer_token_file)"));
+}
+
+#[test]
+fn a_command_line_that_is_wrong_exits_with_2() {
+    assert_eq!(run(&["backtest"]).status.code(), Some(2));
+    assert_eq!(run(&["demo", "--speed", "fast"]).status.code(), Some(2));
+    let reversed = run(&[
+        "backtest",
+        "--config",
+        "config/default.yaml",
+        "--start",
+        "2026-01-02T00:00:00Z",
+        "--end",
+        "2026-01-01T00:00:00Z",
+    ]);
+    assert_eq!(reversed.status.code(), Some(1));
+    assert!(stderr(&reversed).contains("must be later than --start"));
+}
+
+/// A journal as a real process leaves it: Prometheus can't be reached, so there is little in it.
+fn journal(folder: &Path) {
+    let address = crate::support::free_address();
+    let mut command = zoneward();
+    command
+        .args(["run", "--config", "config/default.yaml", "--audit-directory", folder.to_str().unwrap()])
+        .env("ZONEWARD_PROMETHEUS__URL", "http://127.0.0.1:9")
+        .env("ZONEWARD_DETECT__CYCLE", "1s")
+        .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+        .stderr(std::process::Stdio::null());
+    let daemon = crate::support::Process::start(&mut command, address, "/healthz");
+    crate::support::eventually("a gap is on record", std::time::Duration::from_secs(20), || {
+        let entries = stdout(&run(&["audit", "--directory", folder.to_str().unwrap(), "--output", "json"]));
+        entries.contains("\"event\":\"gap\"").then_some(())
+    });
+    assert!(daemon.terminate().success(), "SIGTERM is a clean stop");
+}
+
+#[test]
+fn the_journal_is_listed_filtered_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    journal(folder.path());
+    let list = |more: &[&str]| {
+        let output = run(&[&["audit", "--directory", directory, "--output", "json"], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        json_lines(&stdout(&output))
+    };
+    let all = list(&[]);
+    let events: Vec<&str> = all.iter().map(|entry| text(entry, "event")).collect();
+    assert_eq!((events[0], events[events.len() - 1]), ("started", "stopped"));
+    assert!(list(&["--event", "gap"]).iter().all(|e| text(e, "message").contains("can't be reached")));
+    assert_eq!(list(&["--zone", "nowhere"]).len(), 0);
+    assert_eq!(list(&["--since", "2100-01-01T00:00:00Z"]).len(), 0);
+
+    let verify = || run(&["audit", "verify", "--directory", directory]);
+    assert!(verify().status.success(), "{}", stderr(&verify()));
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("started", "stopped", 1)).unwrap();
+    let broken = verify();
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(stdout(&broken).contains("line 1: was changed after it was written"), "{}", stdout(&broken));
+}
+
+#[test]
+fn an_empty_journal_is_an_error_that_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&["audit", "--directory", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("has no audit journal"));
+}

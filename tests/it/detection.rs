@@ -1,0 +1,187 @@
+//! What the detector promises, whatever the numbers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use zoneward::detect::{History, Pods, Settings, detect};
+use zoneward::domain::{Calls, Cell, CycleLength, Gap, Histogram, Period, ServiceId, Snapshot, Verdict, Zone};
+
+const CYCLES: usize = 100;
+const FAULT_FROM: usize = 60;
+
+/// Requests of one cell: how many, what share fails, how slow.
+#[derive(Clone, Copy)]
+struct Traffic {
+    requests: f64,
+    failing: f64,
+    slowdown: f64,
+}
+
+const HEALTHY: Traffic = Traffic { requests: 600.0, failing: 0.002, slowdown: 1.0 };
+
+fn zones(count: usize) -> Vec<Zone> {
+    (0..count).map(|i| Zone::new(format!("zone-{i}"))).collect()
+}
+
+fn cell(traffic: Traffic, rng: &mut ChaCha8Rng) -> Cell {
+    let wobble = |rng: &mut ChaCha8Rng, share: f64| 1.0 + share * (rng.random::<f64>() - 0.5);
+    let total = (traffic.requests * wobble(rng, 0.2)).round();
+    let failed = (total * traffic.failing * wobble(rng, 0.5)).round();
+    let median_ms = 20.0 * traffic.slowdown * wobble(rng, 0.02);
+    let edges_ms = vec![1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, f64::INFINITY];
+    let below = |edge: f64| if edge.is_finite() { 1.0 / (1.0 + (median_ms / edge).powf(2.5)) } else { 1.0 };
+    let mut last = 0.0;
+    let counts = edges_ms
+        .iter()
+        .map(|edge| {
+            let share = below(*edge) - last;
+            last = below(*edge);
+            ((total - failed) * share).round()
+        })
+        .collect();
+    let calls = Calls { total, failed };
+    Cell { served: calls, called: calls, latency: Histogram { edges_ms, counts } }
+}
+
+/// Lets a history see cycles of traffic, and returns the verdicts of the last ones.
+fn judge(names: &[Zone], traffic: impl Fn(usize, usize) -> Option<Traffic>, seed: u64) -> BTreeMap<Zone, Vec<Verdict>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let settings = Settings::default();
+    let cycle = CycleLength::at_least(Period::from_secs(15));
+    let mut history = History::new(&settings, cycle);
+    let mut verdicts: BTreeMap<Zone, Vec<Verdict>> = BTreeMap::new();
+    for step in 0..CYCLES {
+        let time = Timestamp::from_second(1_800_000_000 + 15 * step as i64).unwrap();
+        let mut snapshot = Snapshot {
+            time,
+            cells: BTreeMap::new(),
+            coverage: BTreeMap::new(),
+            gaps: Vec::new(),
+            cluster: None,
+        };
+        for name in ["cart", "search"] {
+            let cells = snapshot.cells.entry(ServiceId::new("shop", name)).or_default();
+            for (i, zone) in names.iter().enumerate() {
+                match traffic(i, step) {
+                    Some(traffic) => {
+                        cells.insert(zone.clone(), cell(traffic, &mut rng));
+                    }
+                    None => {
+                        let gap = Gap::ScrapesLost { zone: zone.clone(), coverage: Default::default() };
+                        if !snapshot.gaps.contains(&gap) {
+                            snapshot.gaps.push(gap);
+                        }
+                    }
+                }
+            }
+        }
+        history.push(&snapshot, &settings);
+        let assessment = detect(&history, &Pods::new(), &settings, time);
+        for (zone, finding) in assessment.zones {
+            let seen = verdicts.entry(zone).or_default();
+            if finding.persistent || matches!(finding.verdict, Verdict::Inconclusive { .. }) {
+                seen.push(finding.verdict);
+            }
+        }
+    }
+    verdicts
+}
+
+fn accused(verdicts: &BTreeMap<Zone, Vec<Verdict>>) -> Vec<&Zone> {
+    verdicts.iter().filter(|(_, seen)| seen.contains(&Verdict::ZoneFault)).map(|(zone, _)| zone).collect()
+}
+
+#[test]
+fn one_failing_zone_is_found_among_two_three_and_four() {
+    for count in [2, 3, 4] {
+        let names = zones(count);
+        let sick = Traffic { failing: 0.15, ..HEALTHY };
+        let verdicts = judge(&names, |zone, step| Some(if zone == 1 && step >= FAULT_FROM { sick } else { HEALTHY }), 1);
+        assert_eq!(accused(&verdicts), [&names[1]], "of {count} zones");
+    }
+}
+
+#[test]
+fn one_slow_zone_is_found_among_two_three_and_four() {
+    for count in [2, 3, 4] {
+        let names = zones(count);
+        let slow = Traffic { slowdown: 2.0, ..HEALTHY };
+        let verdicts = judge(&names, |zone, step| Some(if zone == 0 && step >= FAULT_FROM { slow } else { HEALTHY }), 2);
+        assert_eq!(accused(&verdicts), [&names[0]], "of {count} zones");
+    }
+}
+
+#[test]
+fn the_healthiest_zone_is_never_accused() {
+    let names = zones(3);
+    let better = Traffic { failing: 0.0002, slowdown: 0.7, ..HEALTHY };
+    let verdicts = judge(&names, |zone, step| Some(if zone == 2 && step >= FAULT_FROM { better } else { HEALTHY }), 3);
+    assert!(accused(&verdicts).is_empty(), "{verdicts:?}");
+}
+
+#[test]
+fn all_zones_alike_are_never_accused_however_bad() {
+    for (failing, slowdown) in [(0.5, 1.0), (0.002, 4.0), (0.2, 3.0)] {
+        let bad = Traffic { failing, slowdown, ..HEALTHY };
+        let verdicts = judge(&zones(3), |_, step| Some(if step >= FAULT_FROM { bad } else { HEALTHY }), 4);
+        assert!(accused(&verdicts).is_empty(), "failing {failing}, slowdown {slowdown}: {verdicts:?}");
+    }
+}
+
+#[test]
+fn traffic_alone_accuses_nobody() {
+    for requests in [30.0, 6000.0] {
+        let other = Traffic { requests, ..HEALTHY };
+        let verdicts = judge(&zones(3), |zone, step| Some(if zone == 1 && step >= FAULT_FROM { other } else { HEALTHY }), 5);
+        assert!(accused(&verdicts).is_empty(), "{requests} requests: {verdicts:?}");
+    }
+}
+
+#[test]
+fn a_lost_zone_is_inconclusive_and_its_return_causes_nothing() {
+    let names = zones(3);
+    let lost = |zone: usize, step: usize| if zone == 1 && (60..80).contains(&step) { None } else { Some(HEALTHY) };
+    let verdicts = judge(&names, lost, 6);
+    assert!(accused(&verdicts).is_empty());
+    let inconclusive = verdicts[&names[1]].iter().filter(|v| matches!(v, Verdict::Inconclusive { .. })).count();
+    assert_eq!(inconclusive, 20, "{:?}", verdicts[&names[1]]);
+}
+
+#[test]
+fn a_zone_without_requests_is_not_called_healthy() {
+    let names = zones(3);
+    let silent = Traffic { requests: 0.0, ..HEALTHY };
+    let verdicts = judge(&names, |zone, step| Some(if zone == 0 && step >= FAULT_FROM { silent } else { HEALTHY }), 7);
+    let last = verdicts[&names[0]].last().unwrap();
+    assert_eq!(*last, Verdict::Inconclusive { gaps: vec![Gap::NoTraffic { zone: names[0].clone() }] });
+}
+
+#[test]
+fn the_last_zone_with_requests_has_no_peer() {
+    let names = zones(2);
+    let silent = Traffic { requests: 0.0, ..HEALTHY };
+    let verdicts = judge(&names, |zone, step| Some(if zone == 0 && step >= FAULT_FROM { silent } else { HEALTHY }), 8);
+    let last = verdicts[&names[1]].last().unwrap();
+    assert_eq!(*last, Verdict::Inconclusive { gaps: vec![Gap::NoPeer { zone: names[1].clone() }] });
+}
+
+#[test]
+fn the_order_of_zones_does_not_matter() {
+    let names = zones(3);
+    let renamed: Vec<Zone> = ["zone-9", "zone-5", "zone-7"].into_iter().map(Zone::new).collect();
+    let sick = Traffic { failing: 0.05, ..HEALTHY };
+    let fault = |zone: usize, step: usize| Some(if zone == 1 && step >= FAULT_FROM { sick } else { HEALTHY });
+    let (one, other) = (judge(&names, fault, 9), judge(&renamed, fault, 9));
+    for (name, new_name) in names.iter().zip(&renamed) {
+        assert_eq!(one[name], other[new_name]);
+    }
+}
+
+#[test]
+fn a_standing_difference_is_no_fault() {
+    let older = Traffic { slowdown: 1.3, failing: 0.004, ..HEALTHY };
+    let verdicts = judge(&zones(3), |zone, _| Some(if zone == 2 { older } else { HEALTHY }), 10);
+    assert!(accused(&verdicts).is_empty(), "{verdicts:?}");
+}

@@ -1,0 +1,195 @@
+//! The executor on steps that fail at any point: every run ends where it should, and says what it did.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use zoneward::domain::isolation::{Granularity, Receipt, Share, StepName};
+use zoneward::domain::{Event, Isolation, Origin, Period, Record, StepState, Zone};
+use zoneward::isolate::{MemoryStore, advance};
+use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError};
+use zoneward::sim::{Scenario, World, steps};
+
+#[derive(Default)]
+struct Records(Mutex<Vec<Record>>);
+
+#[async_trait]
+impl AuditSink for Records {
+    async fn append(&self, record: Record) -> Result<(), AuditError> {
+        self.0.lock().unwrap().push(record);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fail {
+    /// Before it has any effect.
+    Before,
+    /// After its effect, as when the answer is lost.
+    After,
+    Permanently,
+}
+
+/// Fails the nth call of a real step, and runs every verb twice.
+struct Saboteur {
+    inner: Arc<dyn IsolationStep>,
+    calls: Mutex<usize>,
+    nth: usize,
+    fail: Fail,
+}
+
+impl Saboteur {
+    fn due(&self) -> bool {
+        let mut calls = self.calls.lock().unwrap();
+        *calls += 1;
+        if self.fail == Fail::Permanently { *calls >= self.nth } else { *calls == self.nth }
+    }
+
+    fn error(&self) -> StepError {
+        match self.fail {
+            Fail::Before | Fail::After => {
+                StepError::Transient { why: "the answer was lost".into(), retry_after: SignedDuration::from_secs(1) }
+            }
+            Fail::Permanently => StepError::Permanent { why: "not allowed".into() },
+        }
+    }
+}
+
+#[async_trait]
+impl IsolationStep for Saboteur {
+    fn name(&self) -> StepName {
+        self.inner.name()
+    }
+
+    fn granularity(&self) -> Granularity {
+        self.inner.granularity()
+    }
+
+    async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError> {
+        if self.due() { Err(self.error()) } else { self.inner.capture(zone).await }
+    }
+
+    async fn apply(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
+        let due = self.due();
+        if due && self.fail != Fail::After {
+            return Err(self.error());
+        }
+        self.inner.apply(zone, receipt, share).await?;
+        self.inner.apply(zone, receipt, share).await?;
+        if due { Err(self.error()) } else { Ok(()) }
+    }
+
+    async fn confirm(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
+        if self.due() { Err(self.error()) } else { self.inner.confirm(zone, receipt, share).await }
+    }
+}
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn world() -> Arc<Mutex<World>> {
+    Arc::new(Mutex::new(World::new(Scenario::article().unwrap(), start(), 1)))
+}
+
+fn sick() -> Zone {
+    Zone::new("cn-hangzhou-h")
+}
+
+/// Isolates for ten minutes, advancing every second for twenty, each time from what is stored, as after a crash.
+async fn run(steps: &[Arc<dyn IsolationStep>], world: &Mutex<World>) -> (Isolation, Vec<Record>, bool) {
+    let (store, records) = (MemoryStore::default(), Records::default());
+    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
+    store.create(isolation).await.unwrap();
+    let mut isolated = false;
+    for second in 0..1200 {
+        let now = start() + SignedDuration::from_secs(second);
+        let mut isolation = store.list().await.unwrap().pop().unwrap();
+        advance(&mut isolation, steps, &store, &records, now).await.unwrap();
+        if second == 590 {
+            isolated = world.lock().unwrap().sights(1).iter().all(|zone| {
+                let out = zone.draining_pods == zone.pods && !zone.in_dns && zone.tainted_nodes > 0;
+                out == (zone.zone == sick())
+            });
+        }
+    }
+    let records = records.0.lock().unwrap().clone();
+    (store.list().await.unwrap().pop().unwrap(), records, isolated)
+}
+
+fn sabotaged(world: &Arc<Mutex<World>>, step: usize, nth: usize, fail: Fail) -> Vec<Arc<dyn IsolationStep>> {
+    let mut all = steps(world);
+    let inner = Arc::clone(&all[step]);
+    all[step] = Arc::new(Saboteur { inner, calls: Mutex::new(0), nth, fail });
+    all
+}
+
+#[tokio::test]
+async fn a_failure_at_any_call_of_any_step_is_got_over_and_undone() {
+    for step in 0..3 {
+        for nth in 1..=6 {
+            for fail in [Fail::Before, Fail::After] {
+                let world = world();
+                let (isolation, _, isolated) = run(&sabotaged(&world, step, nth, fail), &world).await;
+                let case = format!("step {step}, call {nth}, {fail:?}");
+                assert!(isolated, "{case}: the zone is out after all");
+                assert!(isolation.restored_at.is_some(), "{case}: {isolation:?}");
+                assert!(isolation.steps.values().all(|entry| entry.state == StepState::Undone), "{case}");
+                assert!(world.lock().unwrap().clean(), "{case}: nothing is left changed");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_can_never_be_undone_is_stuck_aloud_and_delays_no_other() {
+    let world = world();
+    // Capture, apply and confirm succeed; undo never does.
+    let (isolation, records, isolated) = run(&sabotaged(&world, 1, 4, Fail::Permanently), &world).await;
+    assert!(isolated);
+    let state = |name: &str| isolation.steps[&StepName::new(name)].state;
+    assert_eq!((state("mesh"), state("dns"), state("taint")), (StepState::Undone, StepState::Stuck, StepState::Undone));
+    let stuck = isolation.steps[&StepName::new("dns")].receipt.clone().unwrap();
+    assert_eq!(stuck.0["was_listed"], "true", "the receipt says what to restore");
+    assert!(isolation.active(), "an isolation that is stuck has not ended");
+    let aloud = |r: &Record| r.event == Event::Step && r.message.contains("stuck, a person has to look (not allowed)");
+    assert!(records.iter().any(aloud));
+}
+
+#[tokio::test]
+async fn a_step_that_cannot_begin_holds_nothing_up() {
+    let world = world();
+    let (isolation, records, _) = run(&sabotaged(&world, 0, 1, Fail::Permanently), &world).await;
+    assert!(isolation.restored_at.is_some(), "what was never begun needs no undoing: {isolation:?}");
+    assert!(!records.iter().any(|r| r.event == Event::Isolated), "and an isolation in part is not called one");
+    assert!(world.lock().unwrap().clean());
+}
+
+#[tokio::test]
+async fn a_share_gives_back_some_pods_of_each_service() {
+    let world = world();
+    let all = steps(&world);
+    let mesh = &all[0];
+    let drained = || world.lock().unwrap().sights(1).into_iter().find(|z| z.zone == sick()).unwrap().draining_pods;
+    let receipt = mesh.capture(&sick()).await.unwrap();
+    for (percent, expected) in [(0, 6), (50, 3), (25, 3), (100, 0), (0, 6)] {
+        mesh.apply(&sick(), &receipt, Share::percent(percent)).await.unwrap();
+        mesh.confirm(&sick(), &receipt, Share::percent(percent)).await.unwrap();
+        assert_eq!(drained(), expected, "at {percent} %");
+    }
+}
+
+#[tokio::test]
+async fn the_last_address_is_never_withdrawn() {
+    let world = world();
+    let all = steps(&world);
+    let dns = &all[1];
+    for zone in ["cn-hangzhou-g", "cn-hangzhou-k"] {
+        let zone = Zone::new(zone);
+        let receipt = dns.capture(&zone).await.unwrap();
+        dns.apply(&zone, &receipt, Share::NONE).await.unwrap();
+    }
+    let receipt = dns.capture(&sick()).await.unwrap();
+    let error = dns.apply(&sick(), &receipt, Share::NONE).await.unwrap_err();
+    assert!(matches!(error, StepError::Permanent { .. }), "{error}");
+}

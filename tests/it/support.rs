@@ -1,0 +1,146 @@
+//! Starts the binary and real servers, and reads what they say.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn zoneward() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoneward"));
+    command.current_dir(root()).env_remove("RUST_LOG");
+    command
+}
+
+pub fn run(arguments: &[&str]) -> Output {
+    zoneward().args(arguments).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// The decisions among records: what a live run and a backtest must agree on.
+pub fn decisions(records: &[Value]) -> Vec<(String, String, String)> {
+    let decides = |r: &&Value| ["suspect", "isolate", "blocked", "clear", "restore"].contains(&text(r, "event"));
+    records
+        .iter()
+        .filter(decides)
+        .map(|r| (text(r, "time").to_owned(), text(r, "event").to_owned(), text(r, "zone").to_owned()))
+        .collect()
+}
+
+/// The executables that `tests/parts.sh` provides. A missing one fails the test.
+pub fn part(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let output = Command::new(root().join("tests/parts.sh")).output().unwrap();
+        assert!(output.status.success(), "tests/parts.sh: {}", stderr(&output));
+        PathBuf::from(stdout(&output).trim())
+    });
+    folder.join(name)
+}
+
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A process that ends with the test.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    pub fn start(command: &mut Command, address: SocketAddr, ready_path: &str) -> Self {
+        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut process = Self { child, address };
+        let patience = Instant::now() + Duration::from_secs(60);
+        while get(address, ready_path).is_none_or(|(status, _)| status != 200) {
+            assert!(Instant::now() < patience, "{command:?} is not ready");
+            if let Some(status) = process.child.try_wait().unwrap() {
+                panic!("{command:?} ended early: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        process
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        get(self.address, path).unwrap_or_else(|| panic!("{}{path} does not answer", self.url()))
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// A real Prometheus. `data` may hold backfilled blocks.
+pub fn prometheus(major: u32, data: &Path, scrape_configs: &str) -> Process {
+    let address = free_address();
+    let config = data.join("prometheus.yml");
+    std::fs::write(&config, format!("global: {{scrape_interval: 1s}}\n{scrape_configs}\n")).unwrap();
+    let mut command = Command::new(part(&format!("prometheus-{major}")));
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", data.join("tsdb").display()))
+        .arg(format!("--web.listen-address={address}"))
+        .args(["--storage.tsdb.retention.time=50y", "--query.lookback-delta=20s", "--log.level=error"]);
+    Process::start(&mut command, address, "/-/ready")
+}
+
+/// Waits until something is so.
+pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + patience;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < until, "never came true within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

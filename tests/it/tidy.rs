@@ -1,0 +1,123 @@
+//! The house stays simple to see: who may import whom, and how large a room may be.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::support::root;
+
+/// Module, what it may import of the crate, and of libraries beside std.
+const IMPORTS: [(&str, &[&str], &[&str]); 16] = [
+    ("domain", &["domain"], &["serde", "serde_json", "jiff", "globset"]),
+    ("ports", &["domain"], &["async_trait", "jiff", "thiserror"]),
+    ("detect", &["domain"], &["statrs", "serde", "jiff"]),
+    ("decide", &["domain"], &["serde", "jiff"]),
+    ("guard", &["domain"], &["serde", "jiff"]),
+    ("observe", &["domain", "ports"], &["prometheus_http_query", "reqwest", "base64", "futures", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"]),
+    ("isolate", &["domain", "ports"], &["futures", "jiff", "async_trait", "thiserror"]),
+    ("audit", &["domain", "ports"], &["sha2", "hex", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"]),
+    ("pipeline", &["domain", "detect", "decide", "guard", "ports"], &["jiff", "thiserror"]),
+    ("serve", &[], &["axum", "serde", "tokio", "tokio_util"]),
+    ("telemetry", &["domain"], &["tracing_subscriber", "prometheus_client"]),
+    ("settings", &["domain", "observe", "detect", "decide", "guard", "audit", "serve", "pipeline"], &["config", "serde", "serde_json", "serde_path_to_error", "thiserror"]),
+    ("sim", &["domain", "ports"], &["rand", "rand_chacha", "rand_distr", "statrs", "config", "serde", "serde_json", "serde_path_to_error", "axum", "tokio", "tokio_util", "jiff", "async_trait", "thiserror"]),
+    ("cli", &["*"], &["*"]),
+    ("main", &["*"], &["*"]),
+    ("lib", &["*"], &["*"]),
+];
+
+const LONGEST_FILE: usize = 500;
+
+fn sources() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    found.sort();
+    found
+}
+
+fn module(path: &Path) -> String {
+    let relative = path.strip_prefix(root().join("src")).unwrap();
+    relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The part of a file that ships.
+fn shipped(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
+}
+
+/// First path segments after `use`, and after `crate::` anywhere.
+fn imports(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+        for rest in line.split("crate::").skip(1) {
+            let names = rest.trim_start_matches('{');
+            own.extend(names.split([':', ';', ',', '}', ' ', '(', ')', '>', '<']).take(1).map(str::to_owned));
+            if rest.starts_with('{') {
+                own.extend(rest.trim_matches(['{', '}', ';']).split(", ").map(|n| n.split("::").next().unwrap().to_owned()));
+            }
+        }
+        if let Some(rest) = line.strip_prefix("use ") {
+            let first = rest.split([':', ';', ' ']).next().unwrap();
+            let a_crate = first.starts_with(|c: char| c.is_ascii_lowercase());
+            if a_crate && !["std", "crate", "super", "self"].contains(&first) {
+                foreign.push(first.to_owned());
+            }
+        }
+    }
+    (own, foreign)
+}
+
+#[test]
+fn modules_import_only_what_they_may() {
+    let allowed: BTreeMap<&str, (&[&str], &[&str])> = IMPORTS.iter().map(|(m, own, ext)| (*m, (*own, *ext))).collect();
+    let mut wrong = Vec::new();
+    for path in sources() {
+        if path.file_name().is_some_and(|name| name == "tests.rs") {
+            continue;
+        }
+        let module = module(&path);
+        let (own_allowed, foreign_allowed) = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is in no row"));
+        let (own, foreign) = imports(&shipped(&path));
+        let bad_own = own.into_iter().filter(|name| *name != module && !own_allowed.contains(&"*") && !own_allowed.contains(&name.as_str()));
+        let bad_foreign = foreign.into_iter().filter(|name| !foreign_allowed.contains(&"*") && !foreign_allowed.contains(&name.as_str()) && !own_allowed.contains(&name.as_str()));
+        wrong.extend(bad_own.chain(bad_foreign).map(|name| format!("{}: {name}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_one_file_knows_the_client_library() {
+    let knows = |path: &PathBuf| shipped(path).contains("use prometheus_http_query::Client");
+    let files: Vec<PathBuf> = sources().into_iter().filter(knows).collect();
+    assert_eq!(files, [root().join("src/observe/prometheus.rs")]);
+}
+
+#[test]
+fn the_core_is_pure() {
+    for path in sources().iter().filter(|p| ["domain", "detect", "decide", "guard"].contains(&module(p).as_str())) {
+        let text = shipped(path);
+        for banned in ["async ", "tracing::", "std::fs", "std::net", "std::env", "Instant", "::now()", "HashMap", "println!"] {
+            assert!(!text.contains(banned), "{}: {banned}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_and_none_is_a_drawer() {
+    for path in sources() {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LONGEST_FILE, "{}: {lines} lines", path.display());
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(!["utils", "util", "common", "helpers", "manager", "misc"].contains(&name), "{}", path.display());
+    }
+}
