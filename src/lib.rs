@@ -1,14 +1,42 @@
-pub mod audit;
-pub mod cli;
-pub mod decide;
-pub mod detect;
+//! zoneward watches a service mesh through Prometheus, compares every availability zone with its peers by statistical
+//! tests, and, when one zone alone is worse for long enough and broadly enough, takes it out of rotation by reversible
+//! steps, with a record that lets anyone replay why.
+//!
+//! ```text
+//! observe ──> detect ──> decide ──> guard ──> audit ──> request          isolate::advance
+//! Snapshot    Assessment Decision   admit     Record    Isolation ─────> plan ──> verb ──> ledger, until done
+//! ```
+//!
+//! Data flows one way. `detect`, `decide` and `guard` are pure: no I/O, no clock (`now` is an argument), ordered maps
+//! only; so `run`, `backtest` and `demo` are the same pipeline over different ends. The ends stand behind the traits of
+//! [`ports`]: real ones ([`observe`], [`audit`]) and those of the embedded world ([`sim`]). Who may import whom is
+//! checked by a test.
+//!
+//! Observe mode is a rehearsal: the same decisions, guardrails and executor, with a store in memory and no steps.
+
 pub mod domain;
-pub mod guard;
-pub mod isolate;
-pub mod observe;
-pub mod pipeline;
 pub mod ports;
-pub mod serve;
+
+pub mod observe;
+
+pub mod detect;
+
+pub mod decide;
+
+pub mod guard;
+
+pub mod pipeline;
+
+pub mod isolate;
+
+pub mod audit;
+
 pub mod settings;
-pub mod sim;
+
+pub mod serve;
+
 pub mod telemetry;
+
+pub mod sim;
+
+pub mod cli;

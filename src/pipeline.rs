@@ -18,7 +18,7 @@ use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
 /// Cycles over which a zone's traffic before an isolation is averaged, and those after which it is judged.
 const TRAFFIC_CYCLES: usize = 4;
 /// Cycles for which a gap must last to be worth a record.
-const GAP_CYCLES: u32 = 2;
+const GAP_CYCLES: u32 = 3;
 /// Rounds of a closer look in one cycle: each settles at least one suspect.
 const MOST_CLOSER_LOOKS: usize = 8;
 

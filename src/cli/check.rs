@@ -34,14 +34,14 @@ enum Level {
 struct Finding {
     level: Level,
     what: String,
-    finding: String,
+    found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
 impl Finding {
-    fn new(level: Level, what: &str, finding: impl Into<String>) -> Self {
-        Self { level, what: what.to_owned(), finding: finding.into(), hint: None }
+    fn new(level: Level, what: &str, found: impl Into<String>) -> Self {
+        Self { level, what: what.to_owned(), found: found.into(), hint: None }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -68,7 +68,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.output {
         Output::Json => findings.iter().try_for_each(render::json)?,
         Output::Table => render::table(
-            &["", "what", "finding"],
+            &["", "what", "found"],
             findings
                 .iter()
                 .map(|f| {
@@ -78,7 +78,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
                         Level::Problem => "PROBLEM",
                     };
                     let hint = f.hint.as_ref().map_or_else(String::new, |hint| format!("\n-> {hint}"));
-                    vec![mark.to_owned(), f.what.clone(), format!("{}{hint}", f.finding)]
+                    vec![mark.to_owned(), f.what.clone(), format!("{}{hint}", f.found)]
                 })
                 .collect(),
         ),

@@ -130,15 +130,12 @@ impl<'a> Judge<'a> {
         let mut verdict = None;
         let mut lead = first;
         for key in keys.iter().take_while(|key| key.has_lasted() == lasting) {
-            match self.explained_otherwise(key, lasting, unsettled) {
-                Some(other) => {
-                    verdict.get_or_insert(other);
-                }
-                None => {
-                    verdict = Some(self.by_breadth(&keys, lasting));
-                    lead = key;
-                    break;
-                }
+            if let Some(other) = self.explained_otherwise(key, lasting, unsettled) {
+                verdict.get_or_insert(other);
+            } else {
+                verdict = Some(self.by_breadth(&keys, lasting));
+                lead = key;
+                break;
             }
         }
         let cycle_s = self.history.scale.cycle.seconds();

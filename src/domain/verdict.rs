@@ -140,7 +140,9 @@ impl Verdict {
     /// Whether the zone itself can take traffic: what is wrong in it, if anything, is not the zone.
     pub const fn leaves_zone_usable(&self) -> bool {
         match self {
-            Self::Healthy | Self::ServiceFault { .. } | Self::InstanceFault { .. } | Self::FaultElsewhere { .. } => true,
+            Self::Healthy | Self::ServiceFault { .. } | Self::InstanceFault { .. } | Self::FaultElsewhere { .. } => {
+                true
+            }
             Self::ZoneFault | Self::RegionalFault | Self::Inconclusive { .. } => false,
         }
     }

@@ -169,4 +169,3 @@ impl From<StepError> for StepEvent {
         Self::Failed(error)
     }
 }
-

@@ -7,7 +7,7 @@ use prometheus_http_query::response::RangeVector;
 
 use super::queries::{CODE_LABELS, REQUESTS, UP_LABEL};
 use super::settings::Settings;
-use crate::domain::{Calls, Coverage, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
+use crate::domain::{Calls, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
 
 /// Rows of the queries of one stretch.
 pub(super) struct Rows {
@@ -99,8 +99,12 @@ pub(super) fn snapshots(rows: &Rows, stretch: Stretch, settings: &Settings) -> V
     for row in &rows.copies {
         stretch.values(row).for_each(|(i, count)| copies[i] = count as u32);
     }
-    for (snapshot, copies) in snapshots.iter_mut().zip(copies) {
-        snapshot.gaps = gaps(snapshot, copies, &rows.warnings, settings);
+    let mut zoneless = vec![false; stretch.cycles];
+    for row in rows.served.iter().chain(&rows.called).filter(|row| zone(row, settings).is_none()) {
+        stretch.values(row).for_each(|(i, _)| zoneless[i] = true);
+    }
+    for (i, snapshot) in snapshots.iter_mut().enumerate() {
+        snapshot.gaps = gaps(snapshot, copies[i], zoneless[i], &rows.warnings, settings);
     }
     snapshots
 }
@@ -124,7 +128,7 @@ fn fill_calls(
 }
 
 fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Stretch, settings: &Settings) {
-    let mut buckets: BTreeMap<(ServiceId, Zone), Vec<Vec<(f64, f64)>>> = BTreeMap::new();
+    let mut buckets: BTreeMap<(ServiceId, Zone), Vec<CumulativeBuckets>> = BTreeMap::new();
     for row in rows {
         let (Some(zone), Some(service)) = (zone(row, settings), service(row, settings)) else { continue };
         let Ok(edge) = label(row, "le").parse::<f64>() else { continue };
@@ -141,14 +145,17 @@ fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Str
     }
 }
 
+/// Counts of one cycle by upper edge in milliseconds.
+type CumulativeBuckets = Vec<(f64, f64)>;
+
 /// Why the cycle can't be judged, in whole or in part.
-fn gaps(snapshot: &Snapshot, copies: u32, warnings: &[String], settings: &Settings) -> Vec<Gap> {
+fn gaps(snapshot: &Snapshot, copies: u32, zoneless: bool, warnings: &[String], settings: &Settings) -> Vec<Gap> {
     let mut gaps: Vec<Gap> = warnings.iter().map(|why| Gap::PartialAnswer { why: why.clone() }).collect();
     if copies > 1 {
         gaps.push(Gap::DuplicatedTargets { copies });
     }
     let zones: BTreeSet<&Zone> = snapshot.cells.values().flat_map(BTreeMap::keys).collect();
-    if zones.is_empty() && snapshot.coverage.is_empty() {
+    if zones.is_empty() && snapshot.coverage.is_empty() && !zoneless {
         gaps.push(Gap::NoRequests { metric: REQUESTS.to_owned() });
         return gaps;
     }
@@ -165,6 +172,6 @@ fn gaps(snapshot: &Snapshot, copies: u32, warnings: &[String], settings: &Settin
         return gaps;
     }
     let lost = zones.into_iter().filter(|zone| lost(zone));
-    gaps.extend(lost.map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: Coverage { ..coverage(zone) } }));
+    gaps.extend(lost.map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: coverage(zone) }));
     gaps
 }

@@ -1,4 +1,4 @@
-//! From signals to PromQL: a fixed number of grouped queries a cycle, whatever the number of services.
+//! From signals to `PromQL`: a fixed number of grouped queries a cycle, whatever the number of services.
 //!
 //! Increments are exact. `increase()` extrapolates, and never sees the first jump of a series, which Envoy exports only
 //! once it is non-zero: a burst of a code never seen before would be invisible. Here the last value now is compared

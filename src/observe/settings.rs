@@ -172,7 +172,7 @@ fn is_label(text: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// `name="value"`, with any of PromQL's four operators, and no quote that would end it early.
+/// `name="value"`, with any of `PromQL`'s four operators, and no quote that would end it early.
 fn is_matcher(text: &str) -> bool {
     let Some(at) = text.find(['=', '!']) else { return false };
     let (name, rest) = text.split_at(at);

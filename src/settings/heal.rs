@@ -21,7 +21,8 @@ pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T,
                 let path = error.path().clone();
                 let found = Problem { path: removed.original(&path), problem: error.into_inner().to_string() };
                 // A required field that was taken out, as it could not be read, is not missing too.
-                let because_of_another = problems.iter().any(|known| known.path.starts_with(&format!("{}.", found.path)));
+                let because_of_another =
+                    problems.iter().any(|known| known.path.starts_with(&format!("{}.", found.path)));
                 if !because_of_another {
                     problems.push(found);
                 }

@@ -33,7 +33,8 @@ pub async fn export(listener: TcpListener, world: Arc<Mutex<World>>, stop: Cance
 async fn targets(State(exporter): State<Exporter>) -> Json<Value> {
     let target = |target: Target| {
         let path = format!("/pods/{}/metrics", target.pod);
-        let mut labels: Map<String, Value> = target.labels().map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect();
+        let mut labels: Map<String, Value> =
+            target.labels().map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect();
         labels.insert("__metrics_path__".to_owned(), path.into());
         json!({"targets": [exporter.address], "labels": labels})
     };

@@ -240,8 +240,8 @@ impl World {
             let mut median_ms = f64::from(service.median_ms) * self.latency_noise.get(&key).map_or(1.0, Wander::factor);
             for fault in self.faults().filter(|f| f.touches(&service.name, &it.zone)) {
                 if fault.pods.is_none_or(|pods| *nth <= pods) {
-                    failure += fault.errors.map_or(0.0, |errors| errors.as_fraction());
-                    median_ms *= fault.slowdown.map_or(1.0, |slowdown| slowdown.times());
+                    failure += fault.errors.map_or(0.0, super::super::domain::quantity::Ratio::as_fraction);
+                    median_ms *= fault.slowdown.map_or(1.0, super::super::domain::quantity::Factor::times);
                 }
             }
             let calls_next = service.calls_next && index + 1 < self.scenario.services.len();
@@ -263,7 +263,7 @@ impl World {
 
     fn connect_failure(&self, zone: &Zone) -> f64 {
         let failures = self.faults().filter(|f| f.zones.contains(zone)).filter_map(|f| f.connect_failures);
-        failures.map(|f| f.as_fraction()).sum::<f64>().min(1.0)
+        failures.map(super::super::domain::quantity::Ratio::as_fraction).sum::<f64>().min(1.0)
     }
 
     /// One second of calls, from the gateway down the chain.

@@ -67,18 +67,19 @@ fn the_shipped_configuration_says_the_defaults() {
     assert_eq!(shipped, defaults);
 }
 
+fn keys(tree: &serde_json::Value, found: &mut Vec<String>) {
+    if let serde_json::Value::Object(map) = tree {
+        for (key, value) in map {
+            found.push(key.clone());
+            keys(value, found);
+        }
+    }
+}
+
 #[test]
 fn the_shipped_configuration_names_every_setting() {
     let text = std::fs::read_to_string(root().join("config/default.yaml")).unwrap();
     let tree = serde_json::to_value(zoneward::settings::Settings::default()).unwrap();
-    fn keys(tree: &serde_json::Value, found: &mut Vec<String>) {
-        if let serde_json::Value::Object(map) = tree {
-            for (key, value) in map {
-                found.push(key.clone());
-                keys(value, found);
-            }
-        }
-    }
     let mut found = Vec::new();
     keys(&tree, &mut found);
     for key in found {

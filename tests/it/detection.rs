@@ -54,25 +54,17 @@ fn judge(names: &[Zone], traffic: impl Fn(usize, usize) -> Option<Traffic>, seed
     let mut verdicts: BTreeMap<Zone, Vec<Verdict>> = BTreeMap::new();
     for step in 0..CYCLES {
         let time = Timestamp::from_second(1_800_000_000 + 15 * step as i64).unwrap();
-        let mut snapshot = Snapshot {
-            time,
-            cells: BTreeMap::new(),
-            coverage: BTreeMap::new(),
-            gaps: Vec::new(),
-            cluster: None,
-        };
+        let mut snapshot =
+            Snapshot { time, cells: BTreeMap::new(), coverage: BTreeMap::new(), gaps: Vec::new(), cluster: None };
         for name in ["cart", "search"] {
             let cells = snapshot.cells.entry(ServiceId::new("shop", name)).or_default();
             for (i, zone) in names.iter().enumerate() {
-                match traffic(i, step) {
-                    Some(traffic) => {
-                        cells.insert(zone.clone(), cell(traffic, &mut rng));
-                    }
-                    None => {
-                        let gap = Gap::ScrapesLost { zone: zone.clone(), coverage: Default::default() };
-                        if !snapshot.gaps.contains(&gap) {
-                            snapshot.gaps.push(gap);
-                        }
+                if let Some(traffic) = traffic(i, step) {
+                    cells.insert(zone.clone(), cell(traffic, &mut rng));
+                } else {
+                    let gap = Gap::ScrapesLost { zone: zone.clone(), coverage: Default::default() };
+                    if !snapshot.gaps.contains(&gap) {
+                        snapshot.gaps.push(gap);
                     }
                 }
             }
@@ -98,7 +90,8 @@ fn one_failing_zone_is_found_among_two_three_and_four() {
     for count in [2, 3, 4] {
         let names = zones(count);
         let sick = Traffic { failing: 0.15, ..HEALTHY };
-        let verdicts = judge(&names, |zone, step| Some(if zone == 1 && step >= FAULT_FROM { sick } else { HEALTHY }), 1);
+        let verdicts =
+            judge(&names, |zone, step| Some(if zone == 1 && step >= FAULT_FROM { sick } else { HEALTHY }), 1);
         assert_eq!(accused(&verdicts), [&names[1]], "of {count} zones");
     }
 }
@@ -108,7 +101,8 @@ fn one_slow_zone_is_found_among_two_three_and_four() {
     for count in [2, 3, 4] {
         let names = zones(count);
         let slow = Traffic { slowdown: 2.0, ..HEALTHY };
-        let verdicts = judge(&names, |zone, step| Some(if zone == 0 && step >= FAULT_FROM { slow } else { HEALTHY }), 2);
+        let verdicts =
+            judge(&names, |zone, step| Some(if zone == 0 && step >= FAULT_FROM { slow } else { HEALTHY }), 2);
         assert_eq!(accused(&verdicts), [&names[0]], "of {count} zones");
     }
 }
@@ -134,7 +128,8 @@ fn all_zones_alike_are_never_accused_however_bad() {
 fn traffic_alone_accuses_nobody() {
     for requests in [30.0, 6000.0] {
         let other = Traffic { requests, ..HEALTHY };
-        let verdicts = judge(&zones(3), |zone, step| Some(if zone == 1 && step >= FAULT_FROM { other } else { HEALTHY }), 5);
+        let verdicts =
+            judge(&zones(3), |zone, step| Some(if zone == 1 && step >= FAULT_FROM { other } else { HEALTHY }), 5);
         assert!(accused(&verdicts).is_empty(), "{requests} requests: {verdicts:?}");
     }
 }

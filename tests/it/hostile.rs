@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::support::{
-    Process, eventually, free_address, get, json_lines, run, stderr, stdout, text, zoneward,
-};
+use crate::support::{Process, eventually, free_address, get, json_lines, run, stderr, stdout, text, zoneward};
 
 /// Answers every request by this.
 fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
@@ -17,7 +15,7 @@ fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr
         for stream in listener.incoming() {
             let (mut stream, answer) = (stream.unwrap(), std::sync::Arc::clone(&answer));
             std::thread::spawn(move || {
-                let mut head = [0; 64 * 1024];
+                let mut head = vec![0; 64 * 1024];
                 let _read = stream.read(&mut head);
                 answer(&mut stream);
             });
@@ -29,7 +27,8 @@ fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr
 fn reply(status: &'static str, kind: &'static str, body: &'static str) -> impl Fn(&mut TcpStream) + Send + Sync {
     move |stream| {
         let length = body.len();
-        let _gone = write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let _gone =
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
     }
 }
 
@@ -95,7 +94,8 @@ fn a_truncated_answer_is_no_answer() {
 
 #[test]
 fn an_answer_of_the_wrong_type_is_refused() {
-    let vector = reply("200 OK", "application/json", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
+    let vector =
+        reply("200 OK", "application/json", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
     refused(server(vector), &["something else than a matrix"]);
 }
 
@@ -135,7 +135,8 @@ fn warnings_make_a_gap() {
         static ASKED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let first = ASKED.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
         let body = if first { vector } else { warned };
-        let _gone = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        let _gone =
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
     });
     let output = backtest(address);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -170,7 +171,8 @@ fn the_daemon_lives_through_it_says_so_and_decides_nothing() {
         entries.contains("\"event\":\"gap\"").then_some(())
     });
     assert!(daemon.terminate().success());
-    let entries = json_lines(&stdout(&run(&["audit", "--directory", folder.path().to_str().unwrap(), "--output", "json"])));
+    let entries =
+        json_lines(&stdout(&run(&["audit", "--directory", folder.path().to_str().unwrap(), "--output", "json"])));
     assert!(!entries.iter().any(|e| text(e, "event") == "isolate"));
     assert_eq!(text(entries.last().unwrap(), "event"), "stopped");
 }

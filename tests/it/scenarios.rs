@@ -27,8 +27,19 @@ fn the_demo_tells_the_whole_loop_in_order() {
     let lines = json_lines(&stdout(&output));
     let events: Vec<&str> = lines.iter().map(|line| text(line, "event")).collect();
     let mut at = 0;
-    let expected =
-        ["fault", "suspect", "isolate", "step", "isolated", "effective", "repair", "restore", "step", "restored", "summary"];
+    let expected = [
+        "fault",
+        "suspect",
+        "isolate",
+        "step",
+        "isolated",
+        "effective",
+        "repair",
+        "restore",
+        "step",
+        "restored",
+        "summary",
+    ];
     for event in expected {
         let found = events[at..].iter().position(|e| *e == event);
         at += found.unwrap_or_else(|| panic!("no `{event}` in its place: {events:?}")) + 1;

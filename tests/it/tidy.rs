@@ -12,14 +12,56 @@ const IMPORTS: [(&str, &[&str], &[&str]); 16] = [
     ("detect", &["domain"], &["statrs", "serde", "jiff"]),
     ("decide", &["domain"], &["serde", "jiff"]),
     ("guard", &["domain"], &["serde", "jiff"]),
-    ("observe", &["domain", "ports"], &["prometheus_http_query", "reqwest", "base64", "futures", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"]),
+    (
+        "observe",
+        &["domain", "ports"],
+        &[
+            "prometheus_http_query",
+            "reqwest",
+            "base64",
+            "futures",
+            "serde",
+            "serde_json",
+            "jiff",
+            "async_trait",
+            "thiserror",
+            "tracing",
+        ],
+    ),
     ("isolate", &["domain", "ports"], &["futures", "jiff", "async_trait", "thiserror"]),
-    ("audit", &["domain", "ports"], &["sha2", "hex", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"]),
+    (
+        "audit",
+        &["domain", "ports"],
+        &["sha2", "hex", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"],
+    ),
     ("pipeline", &["domain", "detect", "decide", "guard", "ports"], &["jiff", "thiserror"]),
     ("serve", &[], &["axum", "serde", "tokio", "tokio_util"]),
     ("telemetry", &["domain"], &["tracing_subscriber", "prometheus_client"]),
-    ("settings", &["domain", "observe", "detect", "decide", "guard", "audit", "serve", "pipeline"], &["config", "serde", "serde_json", "serde_path_to_error", "thiserror"]),
-    ("sim", &["domain", "ports"], &["rand", "rand_chacha", "rand_distr", "statrs", "config", "serde", "serde_json", "serde_path_to_error", "axum", "tokio", "tokio_util", "jiff", "async_trait", "thiserror"]),
+    (
+        "settings",
+        &["domain", "observe", "detect", "decide", "guard", "audit", "serve", "pipeline"],
+        &["config", "serde", "serde_json", "serde_path_to_error", "thiserror"],
+    ),
+    (
+        "sim",
+        &["domain", "ports"],
+        &[
+            "rand",
+            "rand_chacha",
+            "rand_distr",
+            "statrs",
+            "config",
+            "serde",
+            "serde_json",
+            "serde_path_to_error",
+            "axum",
+            "tokio",
+            "tokio_util",
+            "jiff",
+            "async_trait",
+            "thiserror",
+        ],
+    ),
     ("cli", &["*"], &["*"]),
     ("main", &["*"], &["*"]),
     ("lib", &["*"], &["*"]),
@@ -63,7 +105,9 @@ fn imports(text: &str) -> (Vec<String>, Vec<String>) {
             let names = rest.trim_start_matches('{');
             own.extend(names.split([':', ';', ',', '}', ' ', '(', ')', '>', '<']).take(1).map(str::to_owned));
             if rest.starts_with('{') {
-                own.extend(rest.trim_matches(['{', '}', ';']).split(", ").map(|n| n.split("::").next().unwrap().to_owned()));
+                own.extend(
+                    rest.trim_matches(['{', '}', ';']).split(", ").map(|n| n.split("::").next().unwrap().to_owned()),
+                );
             }
         }
         if let Some(rest) = line.strip_prefix("use ") {
@@ -86,10 +130,17 @@ fn modules_import_only_what_they_may() {
             continue;
         }
         let module = module(&path);
-        let (own_allowed, foreign_allowed) = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is in no row"));
+        let (own_allowed, foreign_allowed) =
+            allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is in no row"));
         let (own, foreign) = imports(&shipped(&path));
-        let bad_own = own.into_iter().filter(|name| *name != module && !own_allowed.contains(&"*") && !own_allowed.contains(&name.as_str()));
-        let bad_foreign = foreign.into_iter().filter(|name| !foreign_allowed.contains(&"*") && !foreign_allowed.contains(&name.as_str()) && !own_allowed.contains(&name.as_str()));
+        let bad_own = own
+            .into_iter()
+            .filter(|name| *name != module && !own_allowed.contains(&"*") && !own_allowed.contains(&name.as_str()));
+        let bad_foreign = foreign.into_iter().filter(|name| {
+            !foreign_allowed.contains(&"*")
+                && !foreign_allowed.contains(&name.as_str())
+                && !own_allowed.contains(&name.as_str())
+        });
         wrong.extend(bad_own.chain(bad_foreign).map(|name| format!("{}: {name}", path.display())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -106,7 +157,9 @@ fn only_one_file_knows_the_client_library() {
 fn the_core_is_pure() {
     for path in sources().iter().filter(|p| ["domain", "detect", "decide", "guard"].contains(&module(p).as_str())) {
         let text = shipped(path);
-        for banned in ["async ", "tracing::", "std::fs", "std::net", "std::env", "Instant", "::now()", "HashMap", "println!"] {
+        for banned in
+            ["async ", "tracing::", "std::fs", "std::net", "std::env", "Instant", "::now()", "HashMap", "println!"]
+        {
             assert!(!text.contains(banned), "{}: {banned}", path.display());
         }
     }
