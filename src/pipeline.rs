@@ -236,7 +236,8 @@ impl Pipeline {
         };
         let zone = request.zone;
         let message = format!(
-            "{zone} is to be isolated for {}: alone in being worse, for {} where {} suffice: {}",
+            "{zone} {} isolated for {}: alone in being worse, for {} where {} suffice: {}",
+            if self.settings.rehearsal { "would be" } else { "is to be" },
             request.expires_after,
             finding.lasted,
             finding.needed,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{ConfigArguments, Outcome, Output, render};
 use crate::audit::{self, Entry};
+use crate::domain::Event;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,8 +22,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     zone: Option<String>,
     /// Such as isolate or blocked
-    #[arg(long)]
-    event: Option<String>,
+    #[arg(long, value_parser = event)]
+    event: Option<Event>,
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
     #[command(subcommand)]
@@ -58,8 +59,12 @@ impl Arguments {
         let record = &entry.record;
         self.since.is_none_or(|since| record.time >= since)
             && self.zone.as_deref().is_none_or(|zone| record.zone.as_ref().is_some_and(|z| z.as_str() == zone))
-            && self.event.as_deref().is_none_or(|event| record.event.as_str() == event)
+            && self.event.is_none_or(|event| record.event == event)
     }
+}
+
+fn event(name: &str) -> Result<Event, String> {
+    serde_json::from_value(serde_json::Value::String(name.to_owned())).map_err(|error| error.to_string())
 }
 
 fn verify(directory: &std::path::Path, output: Output) -> anyhow::Result<Outcome> {

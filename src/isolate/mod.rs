@@ -35,6 +35,7 @@ pub enum AdvanceError {
 ///
 /// Guarantees: each change of the ledger is saved before the next verb of that step runs, so that what may have been
 /// done is always on record; steps run side by side, and none waits for another; every verb may run again after a crash.
+/// Without any steps it is a rehearsal: it begins, expires and ends, and nothing is claimed to have been done.
 /// Returns when to come again.
 pub async fn advance(
     isolation: &mut Isolation,
@@ -50,7 +51,8 @@ pub async fn advance(
     if returning && isolation.returning_since.is_none() {
         isolation.returning_since = Some(now);
         store.save(isolation).await?;
-        let message = format!("{} is given back, {}", isolation.zone, why_returning(isolation));
+        let verb = if steps.is_empty() { "would be" } else { "is" };
+        let message = format!("{} {verb} given back, {}", isolation.zone, why_returning(isolation));
         audit.append(Record::new(now, Event::Restore, message).zone(&isolation.zone)).await?;
     }
     let wanted = if returning { Share::FULL } else { isolation.share };
@@ -121,11 +123,17 @@ async fn finish(
     if returning && all(StepState::Undone) {
         isolation.restored_at = Some(now);
         store.save(isolation).await?;
+        if steps.is_empty() {
+            return Ok(());
+        }
         let message = format!("{zone} is back in rotation: every step was undone");
         audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
     } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share: isolation.share }) {
         isolation.isolated_at = Some(now);
         store.save(isolation).await?;
+        if steps.is_empty() {
+            return Ok(());
+        }
         let took = now.duration_since(isolation.requested_at).as_secs();
         let message = format!("{zone} is out of rotation: {} steps confirmed within {took} s", steps.len());
         audit.append(Record::new(now, Event::Isolated, message).zone(&zone)).await?;

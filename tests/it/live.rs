@@ -71,7 +71,8 @@ fn a_fault_is_decided_on_live_and_its_backtest_agrees() {
     let isolated = records.iter().find(|r| text(r, "event") == "isolate").unwrap();
     assert_eq!(text(isolated, "zone"), "zone-b");
     assert_eq!(isolated["rehearsal"], true, "observe mode has no hands");
-    assert!(text(isolated, "message").contains("default/mockb"), "{isolated}");
+    let message = text(isolated, "message");
+    assert!(message.starts_with("zone-b would be isolated for 1h") && message.contains("default/mockb"), "{message}");
 
     let time = |r: &serde_json::Value| text(r, "time").parse::<Timestamp>().unwrap();
     let first = (time(&records[0]) - Duration::from_secs(300)).to_string();

@@ -9,5 +9,6 @@ mod executor;
 mod hostile;
 mod live;
 mod scenarios;
+mod secured;
 mod support;
 mod tidy;

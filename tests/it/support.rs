@@ -72,10 +72,19 @@ pub struct Process {
 
 impl Process {
     pub fn start(command: &mut Command, address: SocketAddr, ready_path: &str) -> Self {
+        Self::start_when(command, address, || get(address, ready_path).is_some_and(|(status, _)| status == 200))
+    }
+
+    /// Ready once it takes connections.
+    pub fn start_speaking_tls(command: &mut Command, address: SocketAddr) -> Self {
+        Self::start_when(command, address, || TcpStream::connect(address).is_ok())
+    }
+
+    fn start_when(command: &mut Command, address: SocketAddr, ready: impl Fn() -> bool) -> Self {
         let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut process = Self { child, address };
         let patience = Instant::now() + Duration::from_secs(60);
-        while get(address, ready_path).is_none_or(|(status, _)| status != 200) {
+        while !ready() {
             assert!(Instant::now() < patience, "{command:?} is not ready");
             if let Some(status) = process.child.try_wait().unwrap() {
                 panic!("{command:?} ended early: {status}");
