@@ -40,6 +40,12 @@ pub enum TickError {
     Store(#[from] StoreError),
 }
 
+type GapKey = (&'static str, Option<Zone>);
+
+fn gap_key(gap: &Gap) -> GapKey {
+    (gap.as_str(), gap.zone().cloned())
+}
+
 /// What was last put on record of a zone.
 #[derive(Debug, Clone, Default)]
 struct Standing {
@@ -54,7 +60,8 @@ pub struct Pipeline {
     settings: Settings,
     history: History,
     standings: BTreeMap<Zone, Standing>,
-    gaps: BTreeMap<Gap, u32>,
+    /// For how many cycles each kind of gap has lasted, and its newest figures.
+    gaps: BTreeMap<GapKey, (u32, Gap)>,
     store: Arc<dyn IsolationStore>,
     audit: Arc<dyn AuditSink>,
     assessment: Option<Assessment>,
@@ -93,12 +100,12 @@ impl Pipeline {
         now: Timestamp,
     ) -> Result<(), TickError> {
         self.history.push(snapshot, &self.settings.detect);
-        self.note_gaps(snapshot).await?;
         let assessment = self.judge(observer, snapshot, now).await;
         let isolations = self.store.list().await?;
+        self.note_gaps(snapshot, &assessment, &isolations).await?;
         for (zone, decision) in decide::decide(&assessment, &isolations, &self.settings.decide) {
             let Some(finding) = assessment.zones.get(&zone) else { continue };
-            self.note_suspicion(&zone, finding, snapshot.time).await?;
+            self.note_suspicion(&zone, finding, &decision, snapshot.time).await?;
             match decision {
                 Decision::Hold(reason) => self.hold(&zone, finding, reason, snapshot.time).await?,
                 Decision::Isolate(request) => self.isolate(request, snapshot, &assessment, finding, now).await?,
@@ -130,19 +137,46 @@ impl Pipeline {
         unsettled_as_gaps(assessment, "too many suspects to look at in one cycle")
     }
 
-    async fn note_gaps(&mut self, snapshot: &Snapshot) -> Result<(), AuditError> {
-        let ended: Vec<Gap> = self.gaps.keys().filter(|gap| !snapshot.gaps.contains(gap)).cloned().collect();
-        for gap in ended {
-            if self.gaps.remove(&gap).is_some_and(|cycles| cycles >= GAP_CYCLES) {
-                self.record(Record::new(snapshot.time, Event::Observed, format!("no longer: {gap}")), gap.zone())
-                    .await?;
+    /// Gaps of the snapshot, and those that judging came upon. One that lasts goes on record, and its end too.
+    async fn note_gaps(
+        &mut self,
+        snapshot: &Snapshot,
+        assessment: &Assessment,
+        isolations: &[Isolation],
+    ) -> Result<(), AuditError> {
+        let judged = assessment.zones.values().flat_map(|finding| match &finding.verdict {
+            Verdict::Inconclusive { gaps } => gaps.as_slice(),
+            Verdict::Healthy
+            | Verdict::ZoneFault
+            | Verdict::ServiceFault { .. }
+            | Verdict::InstanceFault { .. }
+            | Verdict::RegionalFault
+            | Verdict::FaultElsewhere { .. } => &[],
+        });
+        let isolated = |zone: &Zone| isolations.iter().any(|i| i.active() && i.zone == *zone);
+        // That an isolated zone gets no requests is what was wanted.
+        let unexpected = |gap: &&Gap| !matches!(gap, Gap::NoTraffic { zone } if isolated(zone));
+        let seen: BTreeMap<GapKey, &Gap> =
+            snapshot.gaps.iter().chain(judged).filter(unexpected).map(|gap| (gap_key(gap), gap)).collect();
+        let ended: Vec<GapKey> = self.gaps.keys().filter(|key| !seen.contains_key(*key)).cloned().collect();
+        for key in ended {
+            if let Some((cycles, gap)) = self.gaps.remove(&key)
+                && cycles >= GAP_CYCLES
+            {
+                let record = Record::new(snapshot.time, Event::Observed, format!("no longer: {gap}"));
+                self.record(record, gap.zone()).await?;
             }
         }
-        for gap in &snapshot.gaps {
-            let cycles = self.gaps.entry(gap.clone()).or_default();
+        for (key, gap) in seen {
+            let (cycles, newest) = self.gaps.entry(key).or_insert_with(|| (0, gap.clone()));
             *cycles = cycles.saturating_add(1);
+            newest.clone_from(gap);
             if *cycles == GAP_CYCLES {
-                let mut record = Record::new(snapshot.time, Event::Gap, format!("nothing is decided, as {gap}"));
+                let message = match gap.zone() {
+                    None => format!("nothing is decided, as {gap}"),
+                    Some(zone) => format!("{zone} can't be judged, as {gap}"),
+                };
+                let mut record = Record::new(snapshot.time, Event::Gap, message);
                 record.verdict = Some(Verdict::Inconclusive { gaps: vec![gap.clone()] });
                 self.record(record, gap.zone()).await?;
             }
@@ -150,12 +184,18 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn note_suspicion(&mut self, zone: &Zone, finding: &Finding, time: Timestamp) -> Result<(), AuditError> {
+    async fn note_suspicion(
+        &mut self,
+        zone: &Zone,
+        finding: &Finding,
+        decision: &Decision,
+        time: Timestamp,
+    ) -> Result<(), AuditError> {
         let standing = self.standings.entry(zone.clone()).or_default();
         let record = match &finding.verdict {
             Verdict::Inconclusive { .. } => return Ok(()),
             Verdict::Healthy if standing.suspect && !self.history.watched(zone) => {
-                *standing = Standing { suspect: false, held_by: None, ..std::mem::take(standing) };
+                (standing.suspect, standing.held_by) = (false, None);
                 Record::new(time, Event::Clear, format!("{zone} is like its peers, and like its own past, again"))
             }
             Verdict::Healthy => return Ok(()),
@@ -168,15 +208,19 @@ impl Pipeline {
                     return Ok(());
                 }
                 standing.suspect = true;
-                let what = strongest(finding);
-                Record::new(time, Event::Suspect, format!("{zone} is worse than its peers and its own past: {what}"))
-                    .evidence(&finding.evidence)
+                let (held, reason) = match decision {
+                    Decision::Hold(reason) => (format!("; held, as {reason}"), Some(reason.clone())),
+                    Decision::Isolate(_) => (String::new(), None),
+                };
+                let message = format!("{zone} is worse than its peers and its own past: {}{held}", strongest(finding));
+                let record = Record::new(time, Event::Suspect, message).evidence(&finding.evidence);
+                Record { reason, ..record }
             }
         };
         self.record(Record { verdict: Some(finding.verdict.clone()), ..record }, Some(zone)).await
     }
 
-    /// A fault that is held back for another reason than its age goes on record once for each reason.
+    /// A fault that is held back for another reason than its age goes on record whenever the reason changes.
     async fn hold(
         &mut self,
         zone: &Zone,

@@ -90,5 +90,5 @@ pub trait AuditSink: Send + Sync {
 }
 
 #[derive(Debug, Error)]
-#[error("the audit journal can't be written: {0}")]
+#[error("the audit journal can't be written")]
 pub struct AuditError(#[from] pub std::io::Error);

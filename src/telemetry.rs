@@ -1,6 +1,7 @@
 //! Logs, and the daemon's own metrics.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -23,6 +24,7 @@ pub enum LogFormat {
 pub fn init_logs(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -75,7 +77,7 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         let m = &metrics;
-        registry.register("cycles", "Cycles judged", m.cycles.clone());
+        registry.register("cycles", "Cycles taken in, those without judgement included", m.cycles.clone());
         registry.register("failed_cycles", "Cycles in which Prometheus could not be read", m.failed_cycles.clone());
         registry.register_with_unit(
             "cycle_duration",
@@ -88,7 +90,7 @@ impl Default for Metrics {
         registry.register("prometheus_failed_queries", "Queries that failed", m.failed_queries.clone());
         registry.register_with_unit("prometheus_response", "Bytes read", Unit::Bytes, m.response_bytes.clone());
         registry.register("audit_records", "Records written, by event", m.records.clone());
-        registry.register("zone_verdict", "1 for the verdict on the zone, 0 for others it had", m.verdicts.clone());
+        registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
         registry.register("services", "Services followed", m.services.clone());
         Self { registry, ..metrics }
     }
@@ -130,13 +132,5 @@ impl Metrics {
 
     pub fn record(&self, event: Event) {
         self.records.get_or_create(&EventLabels { event: event.as_str() }).inc();
-    }
-
-    pub fn cycles_judged(&self) -> u64 {
-        self.cycles.get()
-    }
-
-    pub fn last_cycle_s(&self) -> i64 {
-        f64::from_bits(self.last_cycle.inner().load(Ordering::Relaxed)) as i64
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{EXTENSION, GENESIS, chain_hash, review};
-use crate::domain::Record;
+use crate::domain::{Record, StepState};
 use crate::ports::{AuditError, AuditSink};
 
 /// One process' segment.
@@ -26,8 +26,8 @@ struct Tail {
     file: File,
     number: u64,
     hash: String,
-    /// Set when a write failed part way, so that the next one begins a line of its own.
-    torn: bool,
+    /// Of the whole lines. What a failed write left behind it is cut off before the next one.
+    length: u64,
 }
 
 #[derive(Serialize)]
@@ -47,7 +47,7 @@ impl Journal {
         let path = directory.join(format!("audit-{stamp}-{}.{EXTENSION}", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         File::open(directory)?.sync_all()?;
-        Ok(Self { path, tail: Mutex::new(Tail { file, number: 0, hash, torn: false }) })
+        Ok(Self { path, tail: Mutex::new(Tail { file, number: 0, hash, length: 0 }) })
     }
 
     pub fn path(&self) -> &Path {
@@ -61,13 +61,12 @@ impl Tail {
         let hash = chain_hash(&self.hash, self.number, &text);
         let raw = RawValue::from_string(text)?;
         let line = Line { n: self.number, hash: &hash, prev: &self.hash, record: &raw };
-        let mut bytes = if self.torn { b"\n".to_vec() } else { Vec::new() };
-        serde_json::to_writer(&mut bytes, &line)?;
+        let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
-        self.torn = true;
+        self.file.set_len(self.length)?;
         self.file.write_all(&bytes)?;
         self.file.sync_data()?;
-        self.torn = false;
+        self.length += bytes.len() as u64;
         self.number += 1;
         self.hash = hash;
         Ok(())
@@ -77,12 +76,12 @@ impl Tail {
 #[async_trait]
 impl AuditSink for Journal {
     async fn append(&self, record: Record) -> Result<(), AuditError> {
-        tracing::info!(
-            event = record.event.as_str(),
-            zone = record.zone.as_ref().map(tracing::field::display),
-            "{}",
-            record.message
-        );
+        let (event, zone) = (record.event.as_str(), record.zone.as_ref().map(tracing::field::display));
+        if record.step.as_ref().is_some_and(|step| step.state == StepState::Stuck) {
+            tracing::error!(event, zone, "{}", record.message);
+        } else {
+            tracing::info!(event, zone, "{}", record.message);
+        }
         Ok(self.tail.lock().unwrap_or_else(PoisonError::into_inner).append(&record)?)
     }
 }

@@ -29,7 +29,7 @@ pub struct Verified {
 
 #[derive(Debug, Error)]
 pub enum ReviewError {
-    #[error("{} can't be read: {source}", path.display())]
+    #[error("{} can't be read", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{} has no audit journal (files audit-*.jsonl)", .0.display())]
     Empty(PathBuf),
@@ -119,11 +119,12 @@ pub fn read(directory: &Path) -> Result<Vec<Entry>, ReviewError> {
             entries.push(Entry { segment: segment.name.clone(), number: line.n, record });
         }
     }
+    entries.sort_by_key(|entry| entry.record.time);
     Ok(entries)
 }
 
-/// Checks that no entry was changed, left out or put in. Old segments may have been removed as a whole, but for the
-/// newest one that another continues.
+/// Checks that no entry was changed, left out or put in between others. A chain can't show that its newest entries were
+/// cut off, nor that its oldest segments were removed.
 pub fn verify(directory: &Path) -> Result<Verified, ReviewError> {
     let mut verified = Verified::default();
     let mut known: BTreeSet<String> = BTreeSet::from([GENESIS.to_owned()]);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_kind_of_meddling_is_found() {
+    async fn changed_removed_and_repeated_entries_are_found() {
         type Meddle = fn(&str) -> String;
         let cases: [(Meddle, &str); 4] = [
             (|text| text.replace("second", "seconds"), "was changed"),

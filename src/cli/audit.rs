@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR", global = true)]
     directory: Option<PathBuf>,
     /// Only entries from then on, RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::moment)]
     since: Option<Timestamp>,
     #[arg(long)]
     zone: Option<String>,
@@ -39,7 +39,7 @@ enum Command {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let directory = match &arguments.directory {
         Some(directory) => directory.clone(),
-        None => arguments.config.load(Some("http://unused"))?.audit.directory,
+        None => arguments.config.load(None)?.audit.directory,
     };
     match arguments.command {
         Some(Command::Verify) => verify(&directory, arguments.output),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::render::{self, RecordPrinter};
 use super::{ConfigArguments, Outcome, Output};
-use crate::domain::{CycleLength, Event, Isolation, Record, Snapshot};
+use crate::domain::{CycleLength, Event, Record, Snapshot};
 use crate::isolate::{self, MemoryStore};
 use crate::observe::PrometheusObserver;
 use crate::pipeline::Pipeline;
@@ -24,10 +24,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
     /// First moment, RFC 3339. Nothing before it is known.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::moment)]
     start: Timestamp,
     /// Last moment, RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::moment)]
     end: Timestamp,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -36,6 +36,9 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if arguments.end <= arguments.start {
         bail!("--end ({}) must be later than --start ({})", arguments.end, arguments.start);
+    }
+    if arguments.end > super::now() {
+        bail!("--end ({}) is in the future", arguments.end);
     }
     let settings = arguments.config.load(arguments.prometheus.as_deref())?;
     let began = std::time::Instant::now();
@@ -71,7 +74,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let isolations = store.list().await?.len();
     let usage = observer.usage();
     let message = format!(
-        "{cycles} cycles of {cycle}, {blind} of them without judgement; {isolations} isolations; {} queries, {:.1} MB",
+        "{cycles} cycles of {cycle}, {blind} of them without judgement; {isolations} isolation{}; {} queries, {:.1} MB",
+        if isolations == 1 { "" } else { "s" },
         usage.queries,
         usage.response_bytes as f64 / 1e6
     );
@@ -87,6 +91,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if arguments.output == Output::Table {
         render::records(&audit.kept());
     }
+    if blind == cycles {
+        render::note("warning: nothing could be judged in all of this stretch; its gaps say why");
+    }
     Ok(Outcome::Done)
 }
 
@@ -99,8 +106,5 @@ pub(super) async fn step(
     (store, audit): (&dyn IsolationStore, &dyn AuditSink),
 ) -> anyhow::Result<()> {
     pipeline.tick(observer, snapshot, now).await?;
-    for mut isolation in store.list().await?.into_iter().filter(Isolation::active) {
-        isolate::advance(&mut isolation, &[], store, audit, now).await?;
-    }
-    Ok(())
+    Ok(isolate::advance_all(&[], store, audit, now).await?)
 }

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     connect: bool,
     /// With --connect: the moment to look at, RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME", requires = "connect")]
+    #[arg(long, value_name = "TIME", value_parser = super::moment, requires = "connect")]
     at: Option<Timestamp>,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -60,8 +60,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         other => other?,
     };
-    let mut findings = vec![Finding::new(Level::Ok, "configuration", "valid")];
+    let source =
+        arguments.config.file().map_or_else(|| "built-in defaults".to_owned(), |path| path.display().to_string());
+    let mut findings = vec![Finding::new(Level::Ok, "configuration", format!("{source}: valid"))];
     findings.extend(unwise(&settings));
+    let configured = CycleLength::at_least(settings.detect.cycle);
+    if let Err(error) = PrometheusObserver::new(settings.prometheus.clone(), configured) {
+        findings.push(Finding::new(Level::Problem, "prometheus", format!("{:#}", anyhow::Error::from(error))));
+    }
     if arguments.connect {
         findings.extend(connect(&settings, arguments.at.unwrap_or_else(super::now)).await?);
     }
@@ -97,6 +103,13 @@ fn unwise(settings: &Settings) -> Vec<Finding> {
                 .hint("name the smallest difference that users would feel, such as 0.3%"),
         );
     }
+    if settings.prometheus.timeout > settings.detect.cycle {
+        let found = format!("{}, longer than detect.cycle ({})", settings.prometheus.timeout, settings.detect.cycle);
+        findings.push(
+            Finding::new(Level::Warning, "prometheus.timeout", found)
+                .hint("a slow query delays the next look: keep it within a cycle"),
+        );
+    }
     if settings.prometheus.history.is_zero() {
         findings.push(
             Finding::new(
@@ -125,7 +138,7 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
             .map(|warning| Finding::new(Level::Warning, "prometheus", format!("warns: {warning}"))),
     );
     findings.extend(metrics(&inspection));
-    findings.extend(zones(&inspection, settings));
+    findings.push(zones(&inspection, settings));
     findings.push(scrapes(&inspection, settings, configured));
     findings.push(match inspection.copies {
         0 => Finding::new(
@@ -168,11 +181,13 @@ fn metrics(inspection: &Inspection) -> Vec<Finding> {
     vec![requests, durations]
 }
 
-fn zones(inspection: &Inspection, settings: &Settings) -> Option<Finding> {
+fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
     let label = &settings.prometheus.labels.zone;
     let total: f64 = inspection.zones.iter().map(|(_, rate)| rate).sum();
+    let what = format!("zone label `{label}`");
     if inspection.zones.is_empty() {
-        return None;
+        return Finding::new(Level::Warning, &what, "not known yet: there are fewer than two samples of any series")
+            .hint("look again after two scrapes");
     }
     let (unnamed, named): (Vec<_>, Vec<_>) =
         inspection.zones.iter().partition(|(zone, _)| zone.is_empty() || zone == "unknown");
@@ -183,8 +198,7 @@ fn zones(inspection: &Inspection, settings: &Settings) -> Option<Finding> {
     let missing: f64 = unnamed.iter().map(|(_, rate)| rate).sum();
     let how = "add the tag xds.node.locality.zone by a Telemetry resource (filled on ASM, AWS, GCP and Azure), or the \
                node's zone by relabelling (attach_metadata: {node: true}), or name another label in prometheus.labels.zone";
-    let what = format!("zone label `{label}`");
-    Some(match named.len() {
+    match named.len() {
         0 => Finding::new(Level::Problem, &what, "empty on every series").hint(how),
         1 => Finding::new(Level::Problem, &what, format!("only one zone: {}", names.join(", ")))
             .hint("two zones are needed to compare"),
@@ -195,7 +209,7 @@ fn zones(inspection: &Inspection, settings: &Settings) -> Option<Finding> {
         )
         .hint(how),
         _ => Finding::new(Level::Ok, &what, names.join(", ")),
-    })
+    }
 }
 
 fn scrapes(inspection: &Inspection, settings: &Settings, configured: CycleLength) -> Finding {

@@ -21,6 +21,8 @@ use crate::pipeline::{self, Pipeline};
 use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, Observer};
 use crate::sim::{self, Scenario, World, WorldObserver};
 
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Another story, such as one of config/scenarios [default: a gray failure in the seed article's mesh]
@@ -49,11 +51,11 @@ impl FromStr for Speed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let times = text.strip_suffix('x').and_then(|n| n.parse().ok()).filter(|n: &f64| *n > 0.0 && n.is_finite());
+        let times = text.strip_suffix('x').and_then(|n| n.parse().ok()).filter(|n: &f64| (0.1..=1000.0).contains(n));
         match (text, times) {
             ("max", _) => Ok(Self::Max),
             (_, Some(times)) => Ok(Self::Times(times)),
-            (_, None) => Err(format!("`{text}` is not a speed: write one such as 20x, or max")),
+            (_, None) => Err(format!("`{text}` is not a speed: write one between 0.1x and 1000x, or max")),
         }
     }
 }
@@ -82,6 +84,7 @@ struct Story {
     narrator: Arc<Narrator>,
     speed: Speed,
     seed: u64,
+    worst_while_isolated: Option<f64>,
 }
 
 fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
@@ -107,6 +110,7 @@ impl Story {
             narrator,
             speed: arguments.speed.unwrap_or(Speed::Times(18.0)),
             seed: arguments.seed,
+            worst_while_isolated: None,
         })
     }
 
@@ -131,9 +135,8 @@ impl Story {
                     self.pipeline.tick(&mut self.observer, &snapshot, now).await?;
                 }
             }
-            for mut isolation in self.store.list().await?.into_iter().filter(Isolation::active) {
-                isolate::advance(&mut isolation, &self.steps, self.store.as_ref(), self.narrator.as_ref(), now).await?;
-            }
+            isolate::advance_all(&self.steps, self.store.as_ref(), self.narrator.as_ref(), now).await?;
+            self.note_users(now);
             self.pace(now).await;
         }
         self.close(&scenario, now).await
@@ -153,6 +156,16 @@ impl Story {
             self.narrator.append(record).await?;
         }
         Ok(())
+    }
+
+    fn note_users(&mut self, now: Timestamp) {
+        let records = self.narrator.records();
+        let at = |event: Event| records.iter().find(|r| r.event == event).map(|r| r.time);
+        let helped = at(Event::Effective).is_some_and(|effective| now.duration_since(effective) >= MINUTE);
+        if helped && at(Event::Repair).is_none() {
+            let ratio = lock(&self.world).users().success_ratio();
+            self.worst_while_isolated = Some(self.worst_while_isolated.map_or(ratio, |worst| worst.min(ratio)));
+        }
     }
 
     async fn pace(&self, now: Timestamp) {
@@ -177,10 +190,11 @@ impl Story {
 
     async fn close(&self, scenario: &Scenario, now: Timestamp) -> anyhow::Result<Outcome> {
         let records = self.narrator.records();
-        let (users, clean) = {
+        let (at_end, clean) = {
             let world = lock(&self.world);
             (world.users().success_ratio(), world.clean())
         };
+        let users = UsersSucceed { at_end, while_isolated: self.worst_while_isolated };
         let first_fault = records.iter().find(|r| r.event == Event::Fault).map(|r| r.time);
         let isolations: Vec<&Record> = records.iter().filter(|r| r.event == Event::Isolate).collect();
         let delay_s = first_fault.zip(isolations.first()).map(|(fault, r)| r.time.duration_since(fault).as_secs());
@@ -188,19 +202,20 @@ impl Story {
         let verdict =
             if unmet.is_empty() { "as expected".to_owned() } else { format!("NOT as expected: {}", unmet.join("; ")) };
         let message = format!(
-            "{verdict}. {} isolation{}{}; {:.2} % of users' requests succeed; nothing is left changed: {}; seed {}",
+            "{verdict}. {} isolation{}{}; {:.2} % of users' requests succeed at the end; {}; seed {}",
             isolations.len(),
             if isolations.len() == 1 { "" } else { "s" },
             delay_s.map_or_else(String::new, |s| format!(", the first {s} s after the fault began")),
-            100.0 * users,
-            if clean { "yes" } else { "no" },
+            100.0 * at_end,
+            if clean { "nothing is left changed" } else { "something is left changed" },
             self.seed
         );
         let summary = Record::new(now, Event::Summary, message)
             .figure("as_expected", unmet.is_empty())
             .figure("isolations", isolations.len())
             .figure("delay_s", delay_s)
-            .figure("users_success_ratio", (users * 1e6).round() / 1e6)
+            .figure("users_success_ratio", (at_end * 1e6).round() / 1e6)
+            .figure("users_success_ratio_while_isolated", self.worst_while_isolated.map(|r| (r * 1e6).round() / 1e6))
             .figure("clean", clean)
             .figure("seed", self.seed);
         self.narrator.append(summary).await?;
@@ -216,8 +231,16 @@ fn cycle(settings: &detect::Settings, scenario: &Scenario) -> CycleLength {
     CycleLength::at_least(settings.cycle.max(scenario.scrape_interval))
 }
 
+/// The share of users' requests that succeed, over a minute each.
+#[derive(Debug, Clone, Copy)]
+struct UsersSucceed {
+    at_end: f64,
+    /// The worst minute from one minute after the isolation showed until the fault was mended.
+    while_isolated: Option<f64>,
+}
+
 /// What of the scenario's expectations did not come true.
-fn unmet(scenario: &Scenario, records: &[Record], users: f64, clean: bool) -> Vec<String> {
+fn unmet(scenario: &Scenario, records: &[Record], users: UsersSucceed, clean: bool) -> Vec<String> {
     let expect = &scenario.expect;
     let mut unmet = Vec::new();
     let isolated: Vec<&Record> = records.iter().filter(|r| r.event == Event::Isolate).collect();
@@ -226,18 +249,23 @@ fn unmet(scenario: &Scenario, records: &[Record], users: f64, clean: bool) -> Ve
             unmet.extend(isolated.iter().filter_map(|r| r.zone.as_ref()).map(|zone| format!("{zone} was isolated")));
         }
         Some(zone) => {
-            let wrong = isolated.iter().filter_map(|r| r.zone.as_ref()).filter(|z| *z != zone);
-            unmet.extend(wrong.map(|wrong| format!("{wrong} was isolated instead of {zone}")));
+            let others = isolated.iter().filter_map(|r| r.zone.as_ref()).filter(|other| *other != zone);
+            unmet.extend(others.map(|other| format!("{other} was isolated instead of {zone}")));
             let fault = records.iter().find(|r| r.event == Event::Fault).map(|r| r.time);
-            match isolated.iter().find(|r| r.zone.as_ref() == Some(zone)) {
-                None => unmet.push(format!("{zone} was not isolated")),
-                Some(record) => {
-                    let delay = fault.map_or(SignedDuration::ZERO, |fault| record.time.duration_since(fault));
-                    let within = expect.within.map_or(SignedDuration::MAX, Period::signed);
-                    if delay > within {
-                        unmet.push(format!("{zone} was isolated after {} s only", delay.as_secs()));
-                    }
+            let delays: Vec<SignedDuration> = isolated
+                .iter()
+                .filter(|r| r.zone.as_ref() == Some(zone))
+                .filter_map(|r| fault.map(|fault| r.time.duration_since(fault)))
+                .collect();
+            let within = expect.within.map_or(SignedDuration::MAX, Period::signed);
+            match delays[..] {
+                [] => unmet.push(format!("{zone} was not isolated")),
+                [delay] if delay.is_negative() => unmet.push(format!("{zone} was isolated before anything was wrong")),
+                [delay] if delay > within => {
+                    unmet.push(format!("{zone} was isolated after {} s only", delay.as_secs()));
                 }
+                [_] => {}
+                _ => unmet.push(format!("{zone} was isolated {} times", delays.len())),
             }
             for event in [Event::Isolated, Event::Effective, Event::Restored] {
                 if !records.iter().any(|r| r.event == event && r.zone.as_ref() == Some(zone)) {
@@ -251,8 +279,10 @@ fn unmet(scenario: &Scenario, records: &[Record], users: f64, clean: bool) -> Ve
     {
         unmet.push(format!("nothing was held back by {reason}"));
     }
-    if users < expect.users_succeed.as_fraction() {
-        unmet.push(format!("only {:.2} % of users' requests succeed", 100.0 * users));
+    for (when, ratio) in [("at the end", Some(users.at_end)), ("while it is isolated", users.while_isolated)] {
+        if let Some(ratio) = ratio.filter(|ratio| *ratio < expect.users_succeed.as_fraction()) {
+            unmet.push(format!("only {:.2} % of users' requests succeed {when}", 100.0 * ratio));
+        }
     }
     if !clean {
         unmet.push("something is left changed".to_owned());
@@ -325,10 +355,16 @@ async fn export(scenario: Scenario, arguments: &Arguments, address: SocketAddr) 
     let history = scenario.history.signed();
     let began = super::now();
     let world = Arc::new(Mutex::new(World::new(scenario, began + history, arguments.seed)));
+    let first = lock(&world).scenario().faults.iter().map(|fault| fault.at.signed()).min();
+    let faults = first.map_or_else(
+        || "nothing will go wrong".to_owned(),
+        |at| {
+            format!("the first fault is {} from now", Period::from_secs(((history + at).as_secs_f64() / times) as i64))
+        },
+    );
+    let address = listener.local_addr()?;
     render::note(&format!(
-        "exporting on http://{0}: scrape it with http_sd_configs: [{{url: http://{0}/targets}}]; faults begin {1} from now",
-        listener.local_addr()?,
-        Period::from_secs((history.as_secs_f64() / times) as i64),
+        "exporting on http://{address}: scrape it with http_sd_configs: [{{url: http://{address}/targets}}]; {faults}"
     ));
     let stop = CancellationToken::new();
     let server = tokio::spawn(sim::export(listener, Arc::clone(&world), stop.clone()));

@@ -25,7 +25,7 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed, or (check, audit verify) found something wrong
+  1  failed, or (check, audit verify, demo) found something wrong
   2  the command line is wrong
   3  the configuration is wrong";
 
@@ -57,8 +57,15 @@ impl ConfigArguments {
         if let Some(url) = url {
             environment.insert("ZONEWARD_PROMETHEUS__URL".to_owned(), url.to_owned());
         }
-        let file = self.config.clone().or_else(settings::default_file);
-        Settings::load(file.as_deref(), environment)
+        for name in settings::unknown_variables(&environment) {
+            tracing::warn!("the variable {name} is ignored: settings are named as ZONEWARD_PROMETHEUS__URL is");
+        }
+        Settings::load(self.file().as_deref(), environment)
+    }
+
+    /// The file that is read, if any.
+    fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(settings::default_file)
     }
 }
 
@@ -100,6 +107,13 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             ExitCode::from(if error.downcast_ref::<SettingsError>().is_some() { 3 } else { 1 })
         }
     }
+}
+
+/// A moment, or the beginning of a day in UTC.
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().or_else(|_| format!("{text}T00:00:00Z").parse()).map_err(|_| {
+        format!("`{text}` is not a moment: write one such as 2026-11-01T00:00:00Z, or a day such as 2026-11-01")
+    })
 }
 
 /// The one clock that commands read.

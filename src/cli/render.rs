@@ -57,7 +57,7 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) {
 pub(super) fn records(records: &[Record]) {
     let row = |record: &Record| {
         vec![
-            record.time.to_string(),
+            record.time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             record.event.to_string(),
             record.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
             record.message.clone(),
@@ -106,8 +106,11 @@ impl LiveView {
     pub(super) fn draw(&mut self, text: &str) {
         if std::io::stdout().is_terminal() {
             self.erase();
-            line(text);
-            self.drawn = text.lines().count();
+            // A line that wraps would take two, and the next frame would erase too few.
+            let width = terminal_width();
+            let clipped: Vec<String> = text.lines().map(|line| line.chars().take(width).collect()).collect();
+            line(&clipped.join("\n"));
+            self.drawn = clipped.len();
             text.clone_into(&mut self.last);
         }
     }
@@ -129,6 +132,10 @@ impl LiveView {
     }
 }
 
+fn terminal_width() -> usize {
+    Table::new().set_content_arrangement(ContentArrangement::Dynamic).width().map_or(110, usize::from)
+}
+
 /// `+02:15`, from the story's start.
 fn clock(story_time: SignedDuration) -> String {
     let seconds = story_time.as_secs();
@@ -137,8 +144,7 @@ fn clock(story_time: SignedDuration) -> String {
 
 pub(super) fn story_line(story_time: SignedDuration, record: &Record) -> String {
     let text = format!("{:<9} {}", record.event, record.message);
-    let width = comfy_table::Table::new().set_content_arrangement(ContentArrangement::Dynamic).width().unwrap_or(110);
-    let wrapped = wrap(&text, usize::from(width).clamp(60, 140) - 8);
+    let wrapped = wrap(&text, terminal_width().clamp(60, 140) - 8);
     let mut lines = wrapped.into_iter();
     let first = format!("{}  {}", clock(story_time), lines.next().unwrap_or_default());
     lines.fold(first, |all, line| format!("{all}\n{:18}{line}", ""))
@@ -158,25 +164,33 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// The zones at a glance: traffic, failures, and what the steps have changed.
 pub(super) fn world(story_time: SignedDuration, users: f64, sights: &[ZoneSight], isolated: &[Zone]) -> String {
-    const BAR: usize = 24;
+    const BAR: usize = 16;
     let most = sights.iter().map(|s| s.requests_per_second).fold(1.0, f64::max);
-    let mut text = format!("\n{}   users' requests that succeed: {:.2} %\n", clock(story_time), 100.0 * users);
+    let mut text = format!(
+        "\n{}   of users' requests over the last minute, {:.2} % succeeded\n",
+        clock(story_time),
+        100.0 * users
+    );
     for sight in sights {
         let full = (sight.requests_per_second / most * BAR as f64).round() as usize;
         let changes = [
-            (sight.draining_pods > 0).then(|| format!("{} of {} pods drained", sight.draining_pods, sight.pods)),
+            (sight.draining_pods > 0).then(|| format!("{}/{} pods drained", sight.draining_pods, sight.pods)),
             (!sight.in_dns).then(|| "not in DNS".to_owned()),
             (sight.tainted_nodes > 0).then(|| format!("{} nodes tainted", sight.tainted_nodes)),
         ];
         let changes: Vec<String> = changes.into_iter().flatten().collect();
+        let failing = if sight.requests_per_second > 0.0 {
+            format!("{:>5.1} % fail", 100.0 * sight.failed_ratio)
+        } else {
+            format!("{:>12}", "-")
+        };
         let state = if isolated.contains(&sight.zone) { "ISOLATED" } else { "in use" };
         text += &format!(
-            "  {:<16} {}{} {:>6.0} req/s  {:>6.2} % fail  {state:<8}  {}\n",
+            "  {:<16} {}{} {:>4.0} req/s {failing} {state:<8} {}\n",
             sight.zone,
             "█".repeat(full),
             "·".repeat(BAR - full),
             sight.requests_per_second,
-            100.0 * sight.failed_ratio,
             changes.join(", ")
         );
     }

@@ -1,7 +1,7 @@
 //! `zoneward run`: the daemon.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{ConfigArguments, Outcome, backtest};
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Record, Snapshot};
+use crate::domain::{CycleLength, Event, Gap, Record, Snapshot, Zone};
 use crate::isolate::MemoryStore;
 use crate::observe::PrometheusObserver;
 use crate::pipeline::Pipeline;
@@ -60,18 +60,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(directory) = arguments.audit_directory {
         settings.audit.directory = directory;
     }
+    let cycle = CycleLength::at_least(settings.detect.cycle);
+    let observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
+    let listener = TcpListener::bind(&settings.serve.listen)
+        .await
+        .with_context(|| format!("can't listen on {} (serve.listen)", settings.serve.listen))?;
     let journal = Journal::open(&settings.audit.directory, super::now()).with_context(|| {
         format!("the audit journal can't be opened in {} (audit.directory)", settings.audit.directory.display())
     })?;
     tracing::info!(journal = %journal.path().display(), "audit journal opened");
-    let cycle = CycleLength::at_least(settings.detect.cycle);
-    let observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
     let status = Arc::new(DaemonStatus::new(&settings));
     let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status) });
-
-    let listener = TcpListener::bind(&settings.serve.listen)
-        .await
-        .with_context(|| format!("can't listen on {} (serve.listen)", settings.serve.listen))?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let server = tasks.spawn(serve::serve(listener, status.clone(), stop.clone()));
@@ -90,6 +89,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         status,
         seen_until: None,
         measured_at: None,
+        mesh: (0, 0),
     };
     let result = tokio::select! {
         result = daemon.watch() => result,
@@ -120,6 +120,8 @@ struct Daemon {
     status: Arc<DaemonStatus>,
     seen_until: Option<Timestamp>,
     measured_at: Option<Timestamp>,
+    /// Services and zones that were last said to be watched.
+    mesh: (usize, usize),
 }
 
 impl Daemon {
@@ -166,7 +168,7 @@ impl Daemon {
                 }
             }
             Ok(None) => tracing::warn!("no scrape interval can be measured yet, as there are no request metrics"),
-            Err(error) => tracing::warn!(%error, "the scrape interval can't be measured"),
+            Err(error) => tracing::debug!(%error, "the scrape interval can't be measured"),
         }
     }
 
@@ -213,12 +215,25 @@ impl Daemon {
                 .await?;
         }
         self.report_usage();
+        if let Some(newest) = snapshots.last() {
+            self.status.saw(newest);
+        }
+        self.note_mesh(pipeline);
         if let Some(assessment) = pipeline.assessment() {
-            let seen = snapshots.last().is_some_and(|snapshot| snapshot.global_gaps().next().is_none());
-            self.status.judged(snapshots.last().filter(|_| !seen));
             self.status.metrics.cycle(assessment, pipeline.history().services(), began.elapsed().as_secs_f64());
         }
         Ok(())
+    }
+
+    /// Says what is watched, whenever that changes.
+    fn note_mesh(&mut self, pipeline: &Pipeline) {
+        let history = pipeline.history();
+        let mesh = (history.services(), history.zones().len());
+        if mesh != self.mesh && mesh.1 > 0 {
+            self.mesh = mesh;
+            let zones = history.zones().iter().map(Zone::as_str).collect::<Vec<_>>().join(", ");
+            tracing::info!("watching {} services in {} zones: {zones}", mesh.0, mesh.1);
+        }
     }
 
     fn report_usage(&self) {
@@ -249,8 +264,8 @@ struct DaemonStatus {
     /// When the loop last turned, and how long it may take until it does again.
     turned_at_s: AtomicI64,
     patience_s: AtomicI64,
-    judged: AtomicU8,
-    blind: Mutex<String>,
+    /// Whether the newest cycle could be judged; if not, why.
+    sight: Mutex<Result<(), String>>,
     slack_s: i64,
 }
 
@@ -262,8 +277,7 @@ impl DaemonStatus {
             metrics: Metrics::default(),
             turned_at_s: AtomicI64::new(super::now().as_second()),
             patience_s: AtomicI64::new(slack_s),
-            judged: AtomicU8::new(0),
-            blind: Mutex::default(),
+            sight: Mutex::new(Err("no cycle has been judged yet".to_owned())),
             slack_s,
         }
     }
@@ -273,11 +287,10 @@ impl DaemonStatus {
         self.patience_s.store(self.slack_s + 3 * cycle.seconds(), Ordering::Relaxed);
     }
 
-    fn judged(&self, blind: Option<&Snapshot>) {
-        self.judged.store(1, Ordering::Relaxed);
-        *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = blind
-            .map(|snapshot| snapshot.global_gaps().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-            .unwrap_or_default();
+    fn saw(&self, snapshot: &Snapshot) {
+        let gaps: Vec<String> = snapshot.global_gaps().map(ToString::to_string).collect();
+        let sight = if gaps.is_empty() { Ok(()) } else { Err(format!("nothing can be judged: {}", gaps.join("; "))) };
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = sight;
     }
 }
 
@@ -292,12 +305,7 @@ impl Status for DaemonStatus {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (self.judged.load(Ordering::Relaxed), blind.is_empty()) {
-            (0, _) => Err("no cycle has been judged yet".to_owned()),
-            (_, false) => Err(format!("nothing can be judged: {blind}")),
-            (_, true) => Ok(()),
-        }
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn metrics(&self) -> String {

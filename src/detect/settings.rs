@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::zone::ServicePattern;
 use crate::domain::{CycleLength, Factor, Nats, Period, Ratio, ServiceId};
 
-/// Detection as a user sets it.
+/// The section `detect`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -117,8 +117,8 @@ impl Settings {
         if self.noise_correlation.is_zero() {
             problems.push(("noise_correlation", "must be above 0s".to_owned()));
         }
-        if self.half_life < Period::from_mins(10) {
-            problems.push(("half_life", format!("{} is below 10m: too short a past to compare with", self.half_life)));
+        if self.half_life < Period::from_mins(10) || self.half_life > Period::from_hours(24) {
+            problems.push(("half_life", format!("{} is outside 10m to 24h", self.half_life)));
         }
         problems
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Evidence, Origin, Period, ServiceId, Zone};
@@ -113,12 +113,4 @@ impl fmt::Display for HoldReason {
             ),
         }
     }
-}
-
-/// When to look again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// Nothing is due until something changes.
-    OnChange,
-    After(SignedDuration),
 }

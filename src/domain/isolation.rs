@@ -103,10 +103,6 @@ impl Share {
         Self(if percent > 100 { 100 } else { percent })
     }
 
-    pub const fn as_percent(self) -> u8 {
-        self.0
-    }
-
     pub fn as_fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }

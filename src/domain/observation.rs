@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterView, ServiceId, Zone};
+use super::{ClusterView, Ratio, ServiceId, Zone};
 
 /// Everything seen between two cycles.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +107,21 @@ impl Coverage {
     }
 }
 
+/// What lost scrapes make impossible to judge. A zone of which too few proxies answered is not known; and where fewer
+/// than two are known, what fails may be the monitoring.
+pub fn coverage_gaps<'a>(
+    zones: impl Iterator<Item = &'a Zone>,
+    coverage: &BTreeMap<Zone, Coverage>,
+    min_coverage: Ratio,
+) -> Vec<Gap> {
+    let of = |zone: &Zone| coverage.get(zone).copied().unwrap_or_default();
+    let (seen, lost): (Vec<&Zone>, Vec<&Zone>) = zones.partition(|zone| of(zone).share() >= min_coverage.as_fraction());
+    if seen.len() < 2 {
+        return vec![Gap::TooFewZonesScraped { zones: seen.into_iter().cloned().collect() }];
+    }
+    lost.into_iter().map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: of(zone) }).collect()
+}
+
 /// Requests of one pod of a service over the cycles asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodCalls {
@@ -126,6 +141,8 @@ pub enum Gap {
     NoRequests { metric: String },
     /// Fewer than two zones can be told apart.
     TooFewZones { zones: Vec<Zone>, label: String },
+    /// So many values of the zone label that it can't be one.
+    TooManyZones { zones: usize, label: String },
     /// Fewer than two zones have targets that are up: what fails may be the monitoring.
     TooFewZonesScraped { zones: Vec<Zone> },
     /// Most of one zone's proxies were not scraped.
@@ -141,6 +158,23 @@ pub enum Gap {
 }
 
 impl Gap {
+    /// What kind of gap it is, whatever its figures.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::QueryFailed { .. } => "query_failed",
+            Self::PartialAnswer { .. } => "partial_answer",
+            Self::NoRequests { .. } => "no_requests",
+            Self::TooFewZones { .. } => "too_few_zones",
+            Self::TooManyZones { .. } => "too_many_zones",
+            Self::TooFewZonesScraped { .. } => "too_few_zones_scraped",
+            Self::ScrapesLost { .. } => "scrapes_lost",
+            Self::NoTraffic { .. } => "no_traffic",
+            Self::NoPeer { .. } => "no_peer",
+            Self::DuplicatedTargets { .. } => "duplicated_targets",
+            Self::ScrapeIntervalTooLong { .. } => "scrape_interval_too_long",
+        }
+    }
+
     /// The zone it concerns, if it is not all of them.
     pub fn zone(&self) -> Option<&Zone> {
         match self {
@@ -149,6 +183,7 @@ impl Gap {
             | Self::PartialAnswer { .. }
             | Self::NoRequests { .. }
             | Self::TooFewZones { .. }
+            | Self::TooManyZones { .. }
             | Self::TooFewZonesScraped { .. }
             | Self::DuplicatedTargets { .. }
             | Self::ScrapeIntervalTooLong { .. } => None,
@@ -173,6 +208,10 @@ impl fmt::Display for Gap {
             Self::TooFewZones { zones, label } => {
                 write!(f, "the label `{label}` names only the zone {}: two are needed to compare", names(zones))
             }
+            Self::TooManyZones { zones, label } => write!(
+                f,
+                "the label `{label}` has {zones} values, too many to be zones: name another in prometheus.labels.zone"
+            ),
             Self::TooFewZonesScraped { zones } if zones.is_empty() => {
                 write!(f, "no zone has a proxy that is up: Prometheus may be cut off, or `up` is not stored")
             }

@@ -4,6 +4,8 @@ mod settings;
 
 pub use settings::Settings;
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{Assessment, HoldReason, Isolation, Request, ServiceId, Snapshot, Verdict, Zone};
@@ -29,10 +31,11 @@ enum Outcome {
 type Guardrail = fn(&Situation<'_>, &Request, &Settings, Timestamp) -> Outcome;
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [(&str, Guardrail); 7] = [
+const GUARDRAILS: [(&str, Guardrail); 8] = [
     ("stale_data", stale_data),
     ("regional_fault", regional_fault),
     ("another_zone_isolated", another_zone_isolated),
+    ("zones_out_by_others", zones_out_by_others),
     ("too_few_healthy_zones", too_few_healthy_zones),
     ("unreachable_service", unreachable_service),
     ("cooling_down", cooling_down),
@@ -81,15 +84,25 @@ fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _:
     held_if(situation.assessment.zones.iter().any(regional), || HoldReason::RegionalFault)
 }
 
-/// Counts zones that others took out, too.
 fn another_zone_isolated(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    let ours = situation.isolations.iter().filter(|i| i.active()).map(|i| &i.zone);
-    let others = situation.snapshot.cluster.iter().flat_map(|c| &c.zones).filter(|(_, n)| n.is_out()).map(|(z, _)| z);
-    let mut out: Vec<Zone> = ours.chain(others).filter(|zone| **zone != request.zone).cloned().collect();
-    out.sort();
-    out.dedup();
+    too_many_out(ours(situation), request, settings)
+}
+
+/// The same, counting zones that others cordoned or tainted.
+fn zones_out_by_others(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
+    let Some(cluster) = &situation.snapshot.cluster else { return Outcome::NotEvaluated };
+    let others = cluster.zones.iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| zone);
+    too_many_out(ours(situation).chain(others), request, settings)
+}
+
+fn ours<'a>(situation: &Situation<'a>) -> impl Iterator<Item = &'a Zone> + use<'a> {
+    situation.isolations.iter().filter(|isolation| isolation.active()).map(|isolation| &isolation.zone)
+}
+
+fn too_many_out<'a>(out: impl Iterator<Item = &'a Zone>, request: &Request, settings: &Settings) -> Outcome {
+    let out: BTreeSet<&Zone> = out.filter(|zone| **zone != request.zone).collect();
     held_if(out.len() as u32 + 1 > settings.max_isolated_zones, || HoldReason::AnotherZoneIsolated {
-        zones: out,
+        zones: out.into_iter().cloned().collect(),
         allowed: settings.max_isolated_zones,
     })
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Period;
 
+/// The section `guard`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -31,13 +32,18 @@ impl Settings {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.max_isolated_zones == 0 {
-            problems.push(("max_isolated_zones", "0 would forbid every isolation: use mode: observe".to_owned()));
+            problems.push(("max_isolated_zones", "0 would forbid every isolation; at least 1".to_owned()));
         }
         if self.min_healthy_zones == 0 {
             problems.push(("min_healthy_zones", "0 would allow to isolate the last zone; at least 1".to_owned()));
         }
         if self.stale_after < Period::from_secs(1) {
             problems.push(("stale_after", format!("{} is below 1s", self.stale_after)));
+        }
+        for (key, period) in [("stale_after", self.stale_after), ("cool_down", self.cool_down)] {
+            if period > Period::from_hours(24) {
+                problems.push((key, format!("{period} is above 24h")));
+            }
         }
         problems
     }

@@ -11,15 +11,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use thiserror::Error;
 
 use self::plan::Next;
-use crate::domain::decision::Wake;
 use crate::domain::isolation::{Share, StepName};
 use crate::domain::record::StepRecord;
 use crate::domain::{Event, Isolation, Record, StepState, Zone};
-use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
+use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StoreError};
 
 #[derive(Debug, Error)]
 pub enum AdvanceError {
@@ -36,24 +35,25 @@ pub enum AdvanceError {
 /// Guarantees: each change of the ledger is saved before the next verb of that step runs, so that what may have been
 /// done is always on record; steps run side by side, and none waits for another; every verb may run again after a crash.
 /// Without any steps it is a rehearsal: it begins, expires and ends, and nothing is claimed to have been done.
-/// Returns when to come again.
 pub async fn advance(
     isolation: &mut Isolation,
     steps: &[Arc<dyn IsolationStep>],
     store: &dyn IsolationStore,
     audit: &dyn AuditSink,
     now: Timestamp,
-) -> Result<Wake, AdvanceError> {
+) -> Result<(), AdvanceError> {
     if !isolation.active() {
-        return Ok(Wake::OnChange);
+        return Ok(());
     }
     let returning = isolation.returning(now);
     if returning && isolation.returning_since.is_none() {
         isolation.returning_since = Some(now);
-        store.save(isolation).await?;
         let verb = if steps.is_empty() { "would be" } else { "is" };
         let message = format!("{} {verb} given back, {}", isolation.zone, why_returning(isolation));
-        audit.append(Record::new(now, Event::Restore, message).zone(&isolation.zone)).await?;
+        let mut record = Record::new(now, Event::Restore, message).zone(&isolation.zone);
+        record.rehearsal = steps.is_empty();
+        audit.append(record).await?;
+        store.save(isolation).await?;
     }
     let wanted = if returning { Share::FULL } else { isolation.share };
     for step in steps {
@@ -70,15 +70,27 @@ pub async fn advance(
         entry.record(event, now)?;
         let change =
             (entry.state != before).then(|| StepRecord { name, state: entry.state, error: entry.last_error.clone() });
-        store.save(isolation).await?;
         if let Some(change) = change {
             audit.append(step_record(&isolation.zone, change, now)).await?;
         }
+        store.save(isolation).await?;
         running.extend(run_next(step, isolation, wanted, now));
     }
     drop(running);
-    finish(isolation, steps, store, audit, (returning, now)).await?;
-    Ok(wake(isolation, now))
+    finish(isolation, steps, store, audit, (returning, now)).await
+}
+
+/// Advances every isolation that has not ended.
+pub async fn advance_all(
+    steps: &[Arc<dyn IsolationStep>],
+    store: &dyn IsolationStore,
+    audit: &dyn AuditSink,
+    now: Timestamp,
+) -> Result<(), AdvanceError> {
+    for mut isolation in store.list().await?.into_iter().filter(Isolation::active) {
+        advance(&mut isolation, steps, store, audit, now).await?;
+    }
+    Ok(())
 }
 
 /// The step's next verb, if one is due.
@@ -93,7 +105,7 @@ fn run_next<'a>(
     let receipt = entry.receipt.clone().unwrap_or_default();
     let zone = isolation.zone.clone();
     match next {
-        Next::Nothing | Next::WaitUntil(_) => None,
+        Next::Nothing => None,
         Next::Capture | Next::Apply(_) | Next::Confirm(_) | Next::Close => Some(async move {
             let event = match next {
                 Next::Capture => step.capture(&zone).await.map(StepEvent::Captured),
@@ -101,14 +113,15 @@ fn run_next<'a>(
                 Next::Confirm(share) => {
                     step.confirm(&zone, &receipt, share).await.map(|()| StepEvent::Confirmed(share))
                 }
-                Next::Nothing | Next::WaitUntil(_) | Next::Close => Ok(StepEvent::NothingToUndo),
+                Next::Nothing | Next::Close => Ok(StepEvent::NothingToUndo),
             };
             (step, event.unwrap_or_else(StepEvent::Failed))
         }),
     }
 }
 
-/// Notes that every step is where it should be.
+/// Notes that every step is where it should be. It goes on record first: after a crash between the two a record stands
+/// twice, but none is lost.
 async fn finish(
     isolation: &mut Isolation,
     steps: &[Arc<dyn IsolationStep>],
@@ -120,38 +133,24 @@ async fn finish(
         steps.iter().all(|step| isolation.steps.get(&step.name()).is_some_and(|entry| entry.state == state))
     };
     let zone = isolation.zone.clone();
-    if returning && all(StepState::Undone) {
+    let (event, message) = if returning && all(StepState::Undone) {
         isolation.restored_at = Some(now);
-        store.save(isolation).await?;
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let message = format!("{zone} is back in rotation: every step was undone");
-        audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
+        (Event::Restored, format!("{zone} is back in rotation: every step was undone"))
     } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share: isolation.share }) {
         isolation.isolated_at = Some(now);
-        store.save(isolation).await?;
-        if steps.is_empty() {
-            return Ok(());
-        }
         let took = now.duration_since(isolation.requested_at).as_secs();
-        let message = format!("{zone} is out of rotation: {} steps confirmed within {took} s", steps.len());
-        audit.append(Record::new(now, Event::Isolated, message).zone(&zone)).await?;
+        (Event::Isolated, format!("{zone} is out of rotation: {} steps confirmed within {took} s", steps.len()))
+    } else {
+        return Ok(());
+    };
+    if !steps.is_empty() {
+        audit.append(Record::new(now, event, message).zone(&zone)).await?;
     }
-    Ok(())
+    Ok(store.save(isolation).await?)
 }
 
 fn why_returning(isolation: &Isolation) -> &'static str {
     if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" }
-}
-
-fn wake(isolation: &Isolation, now: Timestamp) -> Wake {
-    if !isolation.active() {
-        return Wake::OnChange;
-    }
-    let retries = isolation.steps.values().filter_map(|entry| entry.retry_at);
-    let next = retries.chain([isolation.expires_at]).filter(|at| *at > now).min();
-    next.map_or(Wake::After(SignedDuration::from_secs(1)), |at| Wake::After(at.duration_since(now)))
 }
 
 fn step_record(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {
@@ -170,10 +169,4 @@ fn step_record(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {
     let mut record = Record::new(now, Event::Step, message).zone(zone);
     record.step = Some(change);
     record
-}
-
-impl From<StepError> for StepEvent {
-    fn from(error: StepError) -> Self {
-        Self::Failed(error)
-    }
 }

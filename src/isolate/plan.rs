@@ -12,7 +12,6 @@ pub(super) enum Next {
     /// Never begun and no longer wanted.
     Close,
     Nothing,
-    WaitUntil(Timestamp),
 }
 
 /// The next verb on the way to the wanted share.
@@ -27,7 +26,7 @@ pub(super) fn next(entry: &StepEntry, wanted: Share, now: Timestamp) -> Next {
         | StepState::Applied { .. }
         | StepState::Confirmed { .. }
         | StepState::Stuck => match entry.retry_at {
-            Some(at) if at > now => Next::WaitUntil(at),
+            Some(at) if at > now => Next::Nothing,
             Some(_) | None => verb(entry.state, wanted),
         },
     }

@@ -7,6 +7,7 @@ use prometheus_http_query::response::RangeVector;
 
 use super::queries::{CODE_LABELS, REQUESTS, UP_LABEL};
 use super::settings::Settings;
+use crate::domain::observation::coverage_gaps;
 use crate::domain::{Calls, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
 
 /// Rows of the queries of one stretch.
@@ -145,6 +146,9 @@ fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Str
     }
 }
 
+/// No region has so many; a label with more is not one of zones.
+const MOST_ZONES: usize = 16;
+
 /// Counts of one cycle by upper edge in milliseconds.
 type CumulativeBuckets = Vec<(f64, f64)>;
 
@@ -164,14 +168,10 @@ fn gaps(snapshot: &Snapshot, copies: u32, zoneless: bool, warnings: &[String], s
         gaps.push(Gap::TooFewZones { zones, label: settings.labels.zone.clone() });
         return gaps;
     }
-    let coverage = |zone: &Zone| snapshot.coverage.get(zone).copied().unwrap_or_default();
-    let lost = |zone: &Zone| coverage(zone).share() < settings.min_coverage.as_fraction();
-    let seen: Vec<Zone> = zones.iter().filter(|zone| !lost(zone)).copied().cloned().collect();
-    if seen.len() < 2 {
-        gaps.push(Gap::TooFewZonesScraped { zones: seen });
+    if zones.len() > MOST_ZONES {
+        gaps.push(Gap::TooManyZones { zones: zones.len(), label: settings.labels.zone.clone() });
         return gaps;
     }
-    let lost = zones.into_iter().filter(|zone| lost(zone));
-    gaps.extend(lost.map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: coverage(zone) }));
+    gaps.extend(coverage_gaps(zones.into_iter(), &snapshot.coverage, settings.min_coverage));
     gaps
 }

@@ -1,11 +1,13 @@
 //! Sees the mesh through Prometheus: exact increments by service and zone, and how complete they are.
 
+mod api;
 mod decode;
 mod failures;
 mod prometheus;
 mod queries;
 mod settings;
 
+pub use api::{ConnectError, Usage};
 pub use failures::FailureClasses;
-pub use prometheus::{ConnectError, Inspection, PrometheusObserver, Usage};
+pub use prometheus::{Inspection, PrometheusObserver};
 pub use settings::{BasicAuth, Header, Labels, Override, Settings};

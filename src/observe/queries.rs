@@ -14,7 +14,7 @@ use crate::domain::{CycleLength, ServiceId};
 pub(super) const REQUESTS: &str = "istio_requests_total";
 pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
 pub(super) const CODE_LABELS: [&str; 3] = ["response_code", "grpc_response_status", "response_flags"];
-/// Holds the number of scrapes of a target that answered: 0, 1, or more where targets are stored twice.
+/// Holds whether a target answered its last scrape: 0 or 1.
 pub(super) const UP_LABEL: &str = "zoneward_up";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,11 @@ impl Queries {
 
     /// Durations of well-answered requests by zone, service and bucket.
     pub fn durations(&self) -> String {
-        let well = format!(r#"response_code=~"[123]..",grpc_response_status!~"{}""#, self.failed_grpc);
+        let mut well = r#"response_code=~"[123]..""#.to_owned();
+        // An empty pattern would match what has no gRPC status, which is most.
+        if !self.failed_grpc.is_empty() {
+            well += &format!(r#",grpc_response_status!~"{}""#, self.failed_grpc);
+        }
         self.increments(DURATION_BUCKETS, Reporter::Server, &well, &self.by(&["le"]))
     }
 

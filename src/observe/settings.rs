@@ -8,6 +8,7 @@ use super::FailureClasses;
 use crate::domain::zone::ServicePattern;
 use crate::domain::{Bytes, Period, Ratio, ServiceId};
 
+/// The section `prometheus`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -82,7 +83,7 @@ impl Default for Labels {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            url: String::new(),
+            url: "http://prometheus.istio-system:9090".to_owned(),
             matchers: Vec::new(),
             labels: Labels::default(),
             bearer_token_file: None,
@@ -112,13 +113,11 @@ impl Settings {
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let mut add = |key: &str, problem: String| problems.push((key.to_owned(), problem));
-        if self.url.is_empty() {
-            add(
-                "url",
-                "is missing: the base address of Prometheus, such as http://prometheus.istio-system:9090".into(),
-            );
-        } else if !reqwest::Url::parse(&self.url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        if !reqwest::Url::parse(&self.url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
             add("url", format!("`{}` is not an http:// or https:// address", self.url));
+        } else if reqwest::Url::parse(&self.url).is_ok_and(|url| url.password().is_some() || !url.username().is_empty())
+        {
+            add("url", "holds a name or a password, which would be logged: use prometheus.basic_auth".into());
         }
         for (i, matcher) in self.matchers.iter().enumerate() {
             if !is_matcher(matcher) {
@@ -158,6 +157,15 @@ impl Settings {
             if period.signed().subsec_nanos() != 0 {
                 add(key, format!("{period} is not a whole number of seconds"));
             }
+        }
+        if self.timeout > Period::from_mins(5) {
+            add("timeout", format!("{} is above 5m", self.timeout));
+        }
+        if self.history > Period::from_hours(24) {
+            add("history", format!("{} is above 24h", self.history));
+        }
+        if self.lookback > Period::from_hours(1) {
+            add("lookback", format!("{} is above 1h", self.lookback));
         }
         if self.offset > Period::from_mins(10) {
             add("offset", format!("{} is above 10m", self.offset));

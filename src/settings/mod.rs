@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
 
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    #[error("the configuration can't be read: {0}")]
+    #[error("the configuration can't be read")]
     Unreadable(#[from] config::ConfigError),
     #[error("the configuration has {} problem{}:\n  {}", .0.len(), if .0.len() == 1 { "" } else { "s" },
         .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
@@ -154,9 +154,19 @@ impl ServiceOverride {
 /// Kubernetes puts `ZONEWARD_SERVICE_HOST` and its like into every pod beside a Service of our name: ours name a section
 /// (two underscores), or the mode.
 fn ours(environment: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let is_ours =
-        |name: &str| name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|rest| rest == "MODE" || rest.contains("__"));
     environment.into_iter().filter(|(name, _)| is_ours(name)).collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|rest| rest == "MODE" || rest.contains("__"))
+}
+
+/// Variables of our name that are neither settings, nor Kubernetes' own, nor the tests'.
+pub fn unknown_variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let known = |rest: &str| rest.starts_with("SERVICE_") || rest.starts_with("PORT") || rest == "PARTS";
+    let unknown =
+        move |name: &&str| !is_ours(name) && name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|rest| !known(rest));
+    environment.keys().map(String::as_str).filter(unknown)
 }
 
 /// Where the configuration is looked for when none is named.

@@ -1,7 +1,7 @@
 //! The embedded world: a mesh in several zones whose faults are known, seeded and deterministic.
 //!
-//! It implements every port, so that the demo, the scenario tests and the random tests run the same pipeline and the
-//! same executor as a real cluster does; and it exports its metrics as Istio would, for a real Prometheus to scrape.
+//! It is an observer and three steps, so that the demo and the scenario tests run the same pipeline and the same executor
+//! as a real cluster does; and it exports its metrics as Istio would, for a real Prometheus to scrape.
 
 mod cluster;
 mod exporter;

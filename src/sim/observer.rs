@@ -8,10 +8,13 @@ use jiff::Timestamp;
 
 use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
+use crate::domain::observation::coverage_gaps;
 use crate::domain::verdict::Suspect;
-use crate::domain::{Calls, CycleLength, Histogram, PodCalls, ServiceId, Snapshot};
+use crate::domain::{Calls, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
+/// As in the default configuration.
+const MIN_COVERAGE: Ratio = Ratio::from_percent(50.0);
 /// Cycles of requests by pod that are remembered for a closer look.
 const POD_MEMORY: usize = 32;
 
@@ -60,7 +63,7 @@ impl WorldObserver {
             }
         }
         drop(world);
-        snapshot.gaps = lost(&snapshot);
+        snapshot.gaps = coverage_gaps(snapshot.coverage.keys(), &snapshot.coverage, MIN_COVERAGE);
         self.by_pod.push_front(by_pod);
         self.by_pod.truncate(POD_MEMORY);
         snapshot
@@ -92,12 +95,6 @@ fn add(to: &mut Histogram, durations: &Durations) {
         to.counts = vec![0.0; EDGES_MS.len()];
     }
     to.counts.iter_mut().zip(durations.counts).for_each(|(a, b)| *a += b as f64);
-}
-
-/// A zone most of whose proxies were not scraped can't be judged.
-fn lost(snapshot: &Snapshot) -> Vec<crate::domain::Gap> {
-    let few = snapshot.coverage.iter().filter(|(_, coverage)| coverage.share() < 0.5);
-    few.map(|(zone, coverage)| crate::domain::Gap::ScrapesLost { zone: zone.clone(), coverage: *coverage }).collect()
 }
 
 #[async_trait]

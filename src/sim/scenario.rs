@@ -94,7 +94,7 @@ pub struct Expectation {
 
 #[derive(Debug, Error)]
 pub enum ScenarioError {
-    #[error("it can't be read: {0}")]
+    #[error("it can't be read")]
     Unreadable(#[from] config::ConfigError),
     #[error("{path}: {problem}")]
     Invalid { path: String, problem: String },
@@ -155,6 +155,16 @@ impl Scenario {
             if !self.zones.contains(zone) {
                 return Err(invalid("zones", format!("`{zone}` is not among them")));
             }
+        }
+        if let Some(service) = self.services.iter().find(|service| service.pods_per_zone == 0) {
+            return Err(invalid("services", format!("`{}` has no pods", service.name)));
+        }
+        let moments = self.faults.iter().flat_map(|f| [f.at, f.until]).chain(self.restarts.iter().map(|r| r.at));
+        if let Some(moment) = moments.into_iter().find(|at| at.is_zero() || at.signed().subsec_nanos() != 0) {
+            return Err(invalid(
+                "faults",
+                format!("{moment} is not a whole number of seconds after the story's start"),
+            ));
         }
         if let Some(fault) = self.faults.iter().find(|fault| fault.until <= fault.at) {
             return Err(invalid("faults", format!("one ends at {}, before it begins at {}", fault.until, fault.at)));

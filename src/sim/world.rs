@@ -1,6 +1,6 @@
 //! The world: time, traffic, faults, scrapes, and what steps have changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, SeedableRng};
@@ -47,6 +47,13 @@ pub struct ZoneSight {
     pub tainted_nodes: usize,
 }
 
+fn push_bounded<T>(ring: &mut VecDeque<T>, newest: T) {
+    if ring.len() == USERS_WINDOW {
+        ring.pop_front();
+    }
+    ring.push_back(newest);
+}
+
 /// Deterministic for a scenario and a seed.
 pub struct World {
     scenario: Scenario,
@@ -59,8 +66,8 @@ pub struct World {
     entering: BTreeMap<Zone, f64>,
     error_noise: BTreeMap<(String, Zone), Wander>,
     latency_noise: BTreeMap<(String, Zone), Wander>,
-    users: Vec<Users>,
-    served: BTreeMap<Zone, Vec<(u64, u64)>>,
+    users: VecDeque<Users>,
+    served: BTreeMap<Zone, VecDeque<(u64, u64)>>,
     born: u64,
 }
 
@@ -82,7 +89,7 @@ impl World {
             entering: zones.iter().map(|zone| (zone.clone(), share)).collect(),
             error_noise: keys().into_iter().map(|key| (key, Wander::new(0.3, 45.0))).collect(),
             latency_noise: keys().into_iter().map(|key| (key, Wander::new(0.02, 60.0))).collect(),
-            users: Vec::new(),
+            users: VecDeque::new(),
             served: BTreeMap::new(),
             born: 0,
             rng: ChaCha8Rng::from_rng(&mut rng),
@@ -130,8 +137,8 @@ impl World {
     /// Each zone, over the last `seconds`.
     pub fn sights(&self, seconds: usize) -> Vec<ZoneSight> {
         let sight = |zone: &Zone| {
-            let served = self.served.get(zone).map_or(&[][..], Vec::as_slice);
-            let (n, x) = served.iter().rev().take(seconds).fold((0, 0), |(n, x), (a, b)| (n + a, x + b));
+            let served = self.served.get(zone).into_iter().flatten();
+            let (n, x) = served.rev().take(seconds).fold((0, 0), |(n, x), (a, b)| (n + a, x + b));
             let pods = || self.pods.iter().filter(|pod| pod.zone == *zone && pod.service != GATEWAY);
             ZoneSight {
                 zone: zone.clone(),
@@ -303,9 +310,9 @@ impl World {
             calling = answered;
             caller = service.name;
         }
-        self.users.push(users);
+        push_bounded(&mut self.users, users);
         for zone in &self.scenario.zones {
-            self.served.entry(zone.clone()).or_default().push(served.get(zone).copied().unwrap_or_default());
+            push_bounded(self.served.entry(zone.clone()).or_default(), served.get(zone).copied().unwrap_or_default());
         }
     }
 

@@ -5,21 +5,23 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use zoneward::detect::{History, Pods, Settings, detect};
-use zoneward::domain::{Calls, Cell, CycleLength, Gap, Histogram, Period, ServiceId, Snapshot, Verdict, Zone};
+use zoneward::detect::{History, Override, Pods, Settings, detect};
+use zoneward::domain::{Calls, Cell, CycleLength, Gap, Histogram, Period, Ratio, ServiceId, Snapshot, Verdict, Zone};
 
 const CYCLES: usize = 100;
 const FAULT_FROM: usize = 60;
 
-/// Requests of one cell: how many, what share fails, how slow.
+/// Requests of one cell: how many, what share fails (as its servers see it, and as its clients do), how slow.
 #[derive(Clone, Copy)]
 struct Traffic {
     requests: f64,
     failing: f64,
+    clients_failing: f64,
     slowdown: f64,
 }
 
-const HEALTHY: Traffic = Traffic { requests: 600.0, failing: 0.002, slowdown: 1.0 };
+const HEALTHY: Traffic = Traffic { requests: 600.0, failing: 0.002, clients_failing: 0.002, slowdown: 1.0 };
+const SERVICES: [&str; 2] = ["cart", "search"];
 
 fn zones(count: usize) -> Vec<Zone> {
     (0..count).map(|i| Zone::new(format!("zone-{i}"))).collect()
@@ -41,25 +43,38 @@ fn cell(traffic: Traffic, rng: &mut ChaCha8Rng) -> Cell {
             ((total - failed) * share).round()
         })
         .collect();
-    let calls = Calls { total, failed };
-    Cell { served: calls, called: calls, latency: Histogram { edges_ms, counts } }
+    let refused = (total * traffic.clients_failing * wobble(rng, 0.5)).round();
+    Cell {
+        served: Calls { total, failed },
+        called: Calls { total, failed: refused },
+        latency: Histogram { edges_ms, counts },
+    }
 }
 
-/// Lets a history see cycles of traffic, and returns the verdicts of the last ones.
+/// Lets a history see two services alike, and returns each zone's verdicts that lasted.
 fn judge(names: &[Zone], traffic: impl Fn(usize, usize) -> Option<Traffic>, seed: u64) -> BTreeMap<Zone, Vec<Verdict>> {
+    judge_services(names, &SERVICES, &Settings::default(), |_, zone, step| traffic(zone, step), seed)
+}
+
+fn judge_services(
+    names: &[Zone],
+    services: &[&str],
+    settings: &Settings,
+    traffic: impl Fn(usize, usize, usize) -> Option<Traffic>,
+    seed: u64,
+) -> BTreeMap<Zone, Vec<Verdict>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let settings = Settings::default();
     let cycle = CycleLength::at_least(Period::from_secs(15));
-    let mut history = History::new(&settings, cycle);
+    let mut history = History::new(settings, cycle);
     let mut verdicts: BTreeMap<Zone, Vec<Verdict>> = BTreeMap::new();
     for step in 0..CYCLES {
         let time = Timestamp::from_second(1_800_000_000 + 15 * step as i64).unwrap();
         let mut snapshot =
             Snapshot { time, cells: BTreeMap::new(), coverage: BTreeMap::new(), gaps: Vec::new(), cluster: None };
-        for name in ["cart", "search"] {
-            let cells = snapshot.cells.entry(ServiceId::new("shop", name)).or_default();
+        for (service, name) in services.iter().enumerate() {
+            let cells = snapshot.cells.entry(ServiceId::new("shop", *name)).or_default();
             for (i, zone) in names.iter().enumerate() {
-                if let Some(traffic) = traffic(i, step) {
+                if let Some(traffic) = traffic(service, i, step) {
                     cells.insert(zone.clone(), cell(traffic, &mut rng));
                 } else {
                     let gap = Gap::ScrapesLost { zone: zone.clone(), coverage: Default::default() };
@@ -69,8 +84,8 @@ fn judge(names: &[Zone], traffic: impl Fn(usize, usize) -> Option<Traffic>, seed
                 }
             }
         }
-        history.push(&snapshot, &settings);
-        let assessment = detect(&history, &Pods::new(), &settings, time);
+        history.push(&snapshot, settings);
+        let assessment = detect(&history, &Pods::new(), settings, time);
         for (zone, finding) in assessment.zones {
             let seen = verdicts.entry(zone).or_default();
             if finding.persistent || matches!(finding.verdict, Verdict::Inconclusive { .. }) {
@@ -179,4 +194,89 @@ fn a_standing_difference_is_no_fault() {
     let older = Traffic { slowdown: 1.3, failing: 0.004, ..HEALTHY };
     let verdicts = judge(&zones(3), |zone, _| Some(if zone == 2 { older } else { HEALTHY }), 10);
     assert!(accused(&verdicts).is_empty(), "{verdicts:?}");
+}
+
+/// The third of three services carries one request in a hundred, and fails in one zone.
+fn minor_service_fails(change: impl Fn(&mut Override)) -> Vec<Verdict> {
+    let mut minor = Override {
+        pattern: "shop/minor".parse().unwrap(),
+        critical: None,
+        ignore: None,
+        min_failures: None,
+        min_error_excess: None,
+        min_error_ratio: None,
+        min_slow_excess: None,
+        min_slow_ratio: None,
+        min_slowdown: None,
+    };
+    change(&mut minor);
+    let settings = Settings { overrides: vec![minor], ..Settings::default() };
+    let names = zones(3);
+    let verdicts = judge_services(
+        &names,
+        &["cart", "search", "minor"],
+        &settings,
+        |service, zone, step| {
+            let sick = service == 2 && zone == 1 && step >= FAULT_FROM;
+            let requests = if service == 2 { 60.0 } else { 3000.0 };
+            Some(Traffic { requests, failing: if sick { 0.5 } else { 0.002 }, ..HEALTHY })
+        },
+        11,
+    );
+    assert!(verdicts[&names[0]].is_empty() && verdicts[&names[2]].is_empty());
+    verdicts[&names[1]].clone()
+}
+
+#[test]
+fn a_minor_service_is_not_worth_a_zone() {
+    let verdicts = minor_service_fails(|_| {});
+    assert!(!verdicts.is_empty());
+    for verdict in verdicts {
+        let Verdict::ServiceFault { affected_share, needed_share } = verdict else { panic!("{verdict:?}") };
+        assert!(affected_share < needed_share, "{affected_share}");
+    }
+}
+
+#[test]
+fn a_minor_service_that_is_critical_is_worth_a_zone() {
+    assert!(minor_service_fails(|minor| minor.critical = Some(true)).contains(&Verdict::ZoneFault));
+}
+
+#[test]
+fn a_service_that_is_ignored_or_below_its_own_floor_accuses_nobody() {
+    assert_eq!(minor_service_fails(|minor| minor.ignore = Some(true)), []);
+    assert_eq!(minor_service_fails(|minor| minor.min_error_excess = Some(Ratio::from_percent(80.0))), []);
+}
+
+#[test]
+fn clients_that_fail_alone_accuse_their_zone() {
+    let names = zones(3);
+    let cut_off = Traffic { clients_failing: 0.15, ..HEALTHY };
+    let verdicts =
+        judge(&names, |zone, step| Some(if zone == 2 && step >= FAULT_FROM { cut_off } else { HEALTHY }), 12);
+    assert_eq!(accused(&verdicts), [&names[2]]);
+}
+
+#[test]
+fn clients_that_fail_because_of_servers_elsewhere_do_not() {
+    let names = zones(2);
+    let verdicts = judge(
+        &names,
+        |zone, step| {
+            let faulty = step >= FAULT_FROM;
+            Some(Traffic {
+                failing: if faulty && zone == 0 { 0.2 } else { 0.002 },
+                clients_failing: match (faulty, zone) {
+                    (true, 1) => 0.2,
+                    (true, _) => 0.05,
+                    (false, _) => 0.002,
+                },
+                ..HEALTHY
+            })
+        },
+        13,
+    );
+    assert_eq!(accused(&verdicts), [&names[0]]);
+    let elsewhere = verdicts[&names[1]].iter().any(|v| matches!(v, Verdict::FaultElsewhere { .. }));
+    assert!(elsewhere, "{:?}", verdicts[&names[1]]);
 }
