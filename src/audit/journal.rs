@@ -43,8 +43,9 @@ impl Journal {
     pub fn open(directory: &Path, now: Timestamp) -> std::io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let hash = review::last_hash(directory)?.unwrap_or_else(|| GENESIS.to_owned());
-        let stamp = now.strftime("%Y%m%dT%H%M%S%3fZ");
-        let path = directory.join(format!("audit-{stamp}-{}.{EXTENSION}", std::process::id()));
+        let number = review::newest_number(directory)? + 1;
+        let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+        let path = directory.join(format!("audit-{number:08}-{stamp}-{}.{EXTENSION}", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         File::open(directory)?.sync_all()?;
         Ok(Self { path, tail: Mutex::new(Tail { file, number: 0, hash, length: 0 }) })

@@ -62,13 +62,26 @@ fn segments(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// The hash that a new segment continues.
 pub(super) fn last_hash(directory: &Path) -> std::io::Result<Option<String>> {
     for path in segments(directory)?.into_iter().rev() {
-        let text = std::fs::read_to_string(&path)?;
+        let text = read_lossily(&path)?;
         let last = text.lines().rev().find_map(|line| serde_json::from_str::<Line>(line).ok());
         if let Some(line) = last {
             return Ok(Some(line.hash));
         }
     }
     Ok(None)
+}
+
+/// A line may be torn within a character.
+fn read_lossily(path: &Path) -> std::io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
+}
+
+/// The number in the newest segment's name: names sort by it, whatever the clock says.
+pub(super) fn newest_number(directory: &Path) -> std::io::Result<u64> {
+    let numbers = segments(directory)?
+        .into_iter()
+        .filter_map(|path| path.file_name()?.to_str()?.strip_prefix("audit-")?.split('-').next()?.parse().ok());
+    Ok(numbers.max().unwrap_or(0))
 }
 
 struct Segment {
@@ -87,7 +100,7 @@ fn load(directory: &Path) -> Result<Vec<Segment>, ReviewError> {
         return Err(ReviewError::Empty(directory.to_owned()));
     }
     let segment = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
+        let text = read_lossily(&path).map_err(unreadable(&path))?;
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
         let last = text.lines().count();
         let mut segment = Segment { name, lines: Vec::new(), torn: false };
@@ -211,13 +224,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_clock_that_goes_back_does_not_break_the_chain() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), 2_000, &["a"]).await;
+        write(directory.path(), 1_000, &["b"]).await;
+        write(directory.path(), 3_000, &["c"]).await;
+        assert_eq!(verify(directory.path()).unwrap().entries, 3);
+    }
+
+    #[tokio::test]
     async fn a_line_torn_by_a_crash_is_reported_and_the_chain_goes_on() {
         let directory = tempfile::tempdir().unwrap();
-        let path = write(directory.path(), 1, &["a", "b"]).await;
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, &text[..text.len() - 20]).unwrap();
+        let path = write(directory.path(), 1, &["a", "zone \u{2014} b"]).await;
+        let text = std::fs::read(&path).unwrap();
+        let within_a_character = text.iter().rposition(|byte| *byte == 0xe2).unwrap() + 2;
+        std::fs::write(&path, &text[..within_a_character]).unwrap();
         write(directory.path(), 2, &["c"]).await;
         let verified = verify(directory.path()).unwrap();
         assert_eq!((verified.entries, verified.torn.len()), (2, 1));
+        assert_eq!(read(directory.path()).unwrap().len(), 2);
     }
 }

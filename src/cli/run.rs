@@ -175,7 +175,7 @@ impl Daemon {
     /// Takes in the past, of which nothing is decided.
     async fn refill(&mut self, pipeline: &mut Pipeline) {
         let cycle = self.observer.cycle();
-        let last = cycle.at_or_before(super::now());
+        let last = cycle.at_or_before(super::now()) - cycle.signed();
         let first = last - self.settings.prometheus.history.signed();
         match self.observer.observe(first, last).await {
             Ok(snapshots) => {
@@ -197,6 +197,13 @@ impl Daemon {
     async fn cycle(&mut self, pipeline: &mut Pipeline, due: Timestamp) -> anyhow::Result<()> {
         let began = Instant::now();
         let cycle = self.observer.cycle();
+        if self.seen_until.is_some_and(|seen| due <= seen) {
+            tracing::warn!("the clock went back: waiting until it has passed what was seen");
+            return Ok(());
+        }
+        if self.seen_until.is_none() {
+            self.refill(pipeline).await;
+        }
         let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
         let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
         let snapshots = match self.observer.observe(first, due).await {

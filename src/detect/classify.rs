@@ -11,7 +11,9 @@ use super::persist::{self, Watch};
 use super::settings::Settings;
 use super::track::Track;
 use crate::domain::verdict::Suspect;
-use crate::domain::{Assessment, Evidence, Finding, Gap, Nats, Period, PodCalls, ServiceId, Signal, Verdict, Zone};
+use crate::domain::{
+    Assessment, Evidence, Finding, Gap, Nats, Period, PodCalls, ServiceId, Signal, Vantage, Verdict, Zone,
+};
 
 /// Evidence shown with a verdict, strongest first.
 const MOST_EVIDENCE: usize = 10;
@@ -52,7 +54,11 @@ fn nothing_to_compare(history: &History, at: usize) -> Option<Gap> {
         return Some(Gap::NoTraffic { zone: zone() });
     }
     let peers = (0..history.zones.len()).filter(|other| *other != at && history.has_traffic(*other)).count();
-    (peers == 0).then(|| Gap::NoPeer { zone: zone() })
+    if peers == 0 {
+        return Some(Gap::NoPeer { zone: zone() });
+    }
+    let compared = history.tracks.values().any(|track| track.watches.compared(at));
+    (!compared).then(|| Gap::TooLittleData { zone: zone() })
 }
 
 /// Per signal and zone the mean effect over the tripping services: one may look worse by chance.
@@ -133,7 +139,7 @@ impl<'a> Judge<'a> {
             if let Some(other) = self.explained_otherwise(key, lasting, unsettled) {
                 verdict.get_or_insert(other);
             } else {
-                verdict = Some(self.by_breadth(&keys, lasting));
+                verdict = Some(self.by_breadth(&keys, key.signal.vantage(), lasting));
                 lead = key;
                 break;
             }
@@ -199,10 +205,10 @@ impl<'a> Judge<'a> {
     }
 
     /// A zone is worth isolating only if the sick services carry enough, are several, or one is critical.
-    fn by_breadth(&self, keys: &[Key<'_>], lasting: bool) -> Verdict {
-        let sick: BTreeMap<&ServiceId, &Track> =
-            keys.iter().filter(|key| !lasting || key.has_lasted()).filter_map(|key| key.service).collect();
-        let pooled = keys.iter().any(|key| key.service.is_none());
+    fn by_breadth(&self, keys: &[Key<'_>], vantage: Vantage, lasting: bool) -> Verdict {
+        let counts = |key: &&Key<'_>| key.signal.vantage() == vantage && (!lasting || key.has_lasted());
+        let sick: BTreeMap<&ServiceId, &Track> = keys.iter().filter(counts).filter_map(|key| key.service).collect();
+        let pooled = keys.iter().filter(counts).any(|key| key.service.is_none());
         let critical = sick.values().any(|track| track.settings.critical);
         let sum = |tracks: &mut dyn Iterator<Item = &Track>| {
             tracks.fold((0.0, 0.0), |(served, called), track| {
@@ -212,7 +218,10 @@ impl<'a> Judge<'a> {
         };
         let all = sum(&mut self.history.tracks.values());
         let affected = sum(&mut sick.values().copied());
-        let share = f64::max(affected.0 / all.0.max(1.0), affected.1 / all.1.max(1.0));
+        let share = match vantage {
+            Vantage::Server => affected.0 / all.0.max(1.0),
+            Vantage::Client => affected.1 / all.1.max(1.0),
+        };
         let wide = pooled || critical || sick.len() >= WIDE_SERVICES;
         let needed_share = self.settings.min_affected_share.as_fraction();
         if wide || share >= needed_share {

@@ -53,6 +53,9 @@ impl Frame {
     }
 }
 
+/// Cycles for which a zone that was lost can't be judged yet: proxies are not all scraped at once.
+const SETTLING: u32 = 2;
+
 /// Everything that judging needs. Pure: it changes by [`History::push`] alone, and equal snapshots make equal histories.
 ///
 /// A cycle of which nothing is known does not move it: no data is neither healthy nor zero.
@@ -64,8 +67,12 @@ pub struct History {
     pub(super) pooled: Watches,
     /// By zone, cycles since anything looked suspicious.
     pub(super) quiet: Vec<u32>,
-    /// Of the newest snapshot.
+    /// Of the newest snapshot, and those that still have an effect.
     pub(super) gaps: Vec<Gap>,
+    /// Zones that were lost, for how many more cycles they can't be judged, and why.
+    settling: BTreeMap<Zone, (u32, Gap)>,
+    /// The newest cycle of which something was known.
+    seen: Option<Timestamp>,
     pub(super) time: Option<Timestamp>,
 }
 
@@ -78,6 +85,8 @@ impl History {
             pooled: Watches::default(),
             quiet: Vec::new(),
             gaps: Vec::new(),
+            settling: BTreeMap::new(),
+            seen: None,
             time: None,
         }
     }
@@ -117,12 +126,13 @@ impl History {
         if snapshot.global_gaps().next().is_some() {
             return;
         }
+        self.settle(snapshot);
+        self.pass_over(snapshot.time);
         self.admit_newcomers(snapshot, settings);
         let mut pool = Pool::new(self.zones.len());
         for (service, track) in &mut self.tracks {
-            let frame = track.frame(snapshot.cells.get(service), &self.zones, |zone| {
-                snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone))
-            });
+            let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));
+            let frame = track.frame(snapshot.cells.get(service), &self.zones, lost);
             track.advance(frame, settings, &self.scale, &mut pool);
         }
         let longest_idle = self.scale.longest_freeze.saturating_mul(24);
@@ -133,6 +143,32 @@ impl History {
                 self.pooled.suspicious(zone) || self.tracks.values().any(|track| track.watches.suspicious(zone));
             let silent = !self.tracks.values().any(|track| track.newest_has_requests(zone));
             *quiet = if suspicious { 0 } else { quiet.saturating_add(u32::from(!silent)) };
+        }
+    }
+
+    /// The first scrapes of a zone that was lost hold all that happened meanwhile, in one cycle: that is not evidence.
+    fn settle(&mut self, snapshot: &Snapshot) {
+        self.settling.retain(|_, (cycles, _)| {
+            *cycles -= 1;
+            *cycles > 0
+        });
+        for gap in &snapshot.gaps {
+            if let Some(zone) = gap.zone() {
+                self.settling.insert(zone.clone(), (SETTLING + 1, gap.clone()));
+            }
+        }
+        let still = |gap: &Gap| !snapshot.gaps.iter().any(|seen| seen.zone() == gap.zone());
+        let settling = self.settling.values().map(|(_, gap)| gap.clone());
+        self.gaps.extend(settling.filter(still));
+    }
+
+    /// Time of which nothing is known makes what was seen before older.
+    fn pass_over(&mut self, time: Timestamp) {
+        let since = self.seen.replace(time).map_or(0, |seen| time.duration_since(seen).as_secs());
+        let missed = (since / self.scale.cycle.seconds() - 1).clamp(0, i64::from(u32::MAX)) as u32;
+        if missed > 0 {
+            self.pooled.pass_over(missed);
+            self.tracks.values_mut().for_each(|track| track.pass_over(missed));
         }
     }
 

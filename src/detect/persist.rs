@@ -13,7 +13,10 @@ const SHORT: usize = 4;
 
 /// What this cycle's windows say of one signal of one service (or of all pooled) in one zone.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is found on its own, window by window")]
 pub(super) struct Reading {
+    /// Whether there was enough to compare.
+    compared: bool,
     pub suspicious: bool,
     pub tripping: bool,
     pub present: bool,
@@ -70,6 +73,19 @@ impl Watches {
             }
         };
         alike.iter().any(|signal| self.get(*signal, zone).rivals > 0)
+    }
+
+    /// Cycles of which nothing is known.
+    pub fn pass_over(&mut self, missed: u32) {
+        self.each(|watch| {
+            watch.presence = watch.presence.checked_shl(missed).unwrap_or(0);
+            watch.rivals = watch.rivals.saturating_sub(missed);
+        });
+    }
+
+    /// Whether there was enough to compare, in any signal and window.
+    pub fn compared(&self, zone: usize) -> bool {
+        self.0.iter().any(|zones| zones[zone].reading.compared)
     }
 
     pub fn suspicious(&self, zone: usize) -> bool {
@@ -142,6 +158,7 @@ impl Watches {
 
 impl Reading {
     fn take(&mut self, span: usize, look: &Look, settings: &Settings) {
+        self.compared |= look.live;
         if span == 2 {
             self.latest = *look;
         }

@@ -142,7 +142,16 @@ impl Track {
         } else {
             self.edges_ms.iter().copied().filter(|e| latency.edges_ms.contains(e)).collect()
         };
-        if common == self.edges_ms || common.len() < 2 {
+        if common == self.edges_ms {
+            return;
+        }
+        self.table = None;
+        if common.len() < 2 {
+            // Nothing in common: durations are learned anew.
+            self.edges_ms.clone_from(&latency.edges_ms);
+            let none = vec![0.0; self.edges_ms.len()];
+            let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
+            histories.chain(&mut self.past.latency).for_each(|counts| counts.clone_from(&none));
             return;
         }
         let old = std::mem::replace(&mut self.edges_ms, common);
@@ -151,7 +160,14 @@ impl Track {
             let merged = Histogram { edges_ms: old.clone(), counts: std::mem::take(counts) };
             *counts = coarsen(&merged, &self.edges_ms);
         }
-        self.table = None;
+    }
+
+    /// Cycles of which nothing is known. After as many as the longest window has, what was seen before is no evidence.
+    pub fn pass_over(&mut self, missed: u32) {
+        self.watches.pass_over(missed);
+        if missed as usize >= LONGEST_WINDOW {
+            self.recent.clear();
+        }
     }
 
     /// One cycle on: learn from what is old enough, compare over every window, and note what is suspicious.

@@ -79,16 +79,20 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// From cumulative counts by upper edge in milliseconds.
+    /// From cumulative counts by upper edge in milliseconds. Counts that fall are sums over series with different edges,
+    /// which say nothing: they give an empty histogram.
     pub fn from_cumulative(cumulative: &[(f64, f64)]) -> Self {
         let mut sorted = cumulative.to_vec();
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut below = 0.0_f64;
         let mut histogram = Self::default();
         for (edge, count) in sorted {
+            if count < below {
+                return Self::default();
+            }
             histogram.edges_ms.push(edge);
-            histogram.counts.push((count - below).max(0.0));
-            below = below.max(count);
+            histogram.counts.push(count - below);
+            below = count;
         }
         histogram
     }
@@ -149,6 +153,8 @@ pub enum Gap {
     ScrapesLost { zone: Zone, coverage: Coverage },
     /// The zone gets no requests, as while it is isolated: nothing says that it is healthy.
     NoTraffic { zone: Zone },
+    /// Too few requests, or too little known of them, to tell healthy from sick.
+    TooLittleData { zone: Zone },
     /// No other zone gets requests, so there is nothing to compare the zone with.
     NoPeer { zone: Zone },
     /// The same target is stored more than once, so every count is doubled.
@@ -169,6 +175,7 @@ impl Gap {
             Self::TooFewZonesScraped { .. } => "too_few_zones_scraped",
             Self::ScrapesLost { .. } => "scrapes_lost",
             Self::NoTraffic { .. } => "no_traffic",
+            Self::TooLittleData { .. } => "too_little_data",
             Self::NoPeer { .. } => "no_peer",
             Self::DuplicatedTargets { .. } => "duplicated_targets",
             Self::ScrapeIntervalTooLong { .. } => "scrape_interval_too_long",
@@ -178,7 +185,10 @@ impl Gap {
     /// The zone it concerns, if it is not all of them.
     pub fn zone(&self) -> Option<&Zone> {
         match self {
-            Self::ScrapesLost { zone, .. } | Self::NoTraffic { zone } | Self::NoPeer { zone } => Some(zone),
+            Self::ScrapesLost { zone, .. }
+            | Self::NoTraffic { zone }
+            | Self::TooLittleData { zone }
+            | Self::NoPeer { zone } => Some(zone),
             Self::QueryFailed { .. }
             | Self::PartialAnswer { .. }
             | Self::NoRequests { .. }
@@ -198,7 +208,8 @@ impl fmt::Display for Gap {
             Self::PartialAnswer { why } => write!(f, "Prometheus gave an incomplete answer: {why}"),
             Self::NoRequests { metric } => write!(
                 f,
-                "there is no {metric}: is the mesh scraped, do prometheus.matchers fit, and does anything send requests?"
+                "there is no {metric}: is the mesh scraped, do prometheus.matchers fit, does anything send requests, and is \
+                 prometheus.offset long enough for a store that shows new samples late (VictoriaMetrics: 32s)?"
             ),
             Self::TooFewZones { zones, label } if zones.is_empty() => write!(
                 f,
@@ -224,6 +235,9 @@ impl fmt::Display for Gap {
                 write!(f, "only {} of {} proxies in {zone} were scraped", coverage.up, coverage.known)
             }
             Self::NoTraffic { zone } => write!(f, "{zone} gets no requests"),
+            Self::TooLittleData { zone } => {
+                write!(f, "too little is known of {zone}: it has few requests, or the watch has only begun")
+            }
             Self::NoPeer { zone } => write!(f, "no zone but {zone} gets requests"),
             Self::DuplicatedTargets { copies } => write!(
                 f,

@@ -51,7 +51,7 @@ impl FromStr for ServiceId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((namespace, name)) if !name.is_empty() && !name.contains('/') => Ok(Self::new(namespace, name)),
+            Some((namespace, name)) if !name.is_empty() => Ok(Self::new(namespace, name)),
             _ => Err(format!("`{text}` is not a service: write namespace/name")),
         }
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use self::plan::Next;
-use crate::domain::isolation::{Share, StepName};
+use crate::domain::isolation::{Share, StepEntry, StepName};
 use crate::domain::record::StepRecord;
 use crate::domain::{Event, Isolation, Record, StepState, Zone};
 use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StoreError};
@@ -46,13 +46,16 @@ pub async fn advance(
         return Ok(());
     }
     let returning = isolation.returning(now);
+    let mut trouble = Trouble::default();
     if returning && isolation.returning_since.is_none() {
-        isolation.returning_since = Some(now);
         let verb = if steps.is_empty() { "would be" } else { "is" };
         let message = format!("{} {verb} given back, {}", isolation.zone, why_returning(isolation));
         let mut record = Record::new(now, Event::Restore, message).zone(&isolation.zone);
         record.rehearsal = steps.is_empty();
-        audit.append(record).await?;
+        match audit.append(record).await {
+            Ok(()) => isolation.returning_since = Some(now),
+            Err(error) => trouble.take(Err(error), returning)?,
+        }
         store.save(isolation).await?;
     }
     let wanted = if returning { Share::FULL } else { isolation.share };
@@ -71,13 +74,54 @@ pub async fn advance(
         let change =
             (entry.state != before).then(|| StepRecord { name, state: entry.state, error: entry.last_error.clone() });
         if let Some(change) = change {
-            audit.append(step_record(&isolation.zone, change, now)).await?;
+            trouble.take(audit.append(step_record(&isolation.zone, change, now)).await, returning)?;
         }
         store.save(isolation).await?;
         running.extend(run_next(step, isolation, wanted, now));
     }
     drop(running);
-    finish(isolation, steps, store, audit, (returning, now)).await
+    for change in orphans(isolation, steps) {
+        trouble.take(audit.append(step_record(&isolation.zone, change, now)).await, returning)?;
+        store.save(isolation).await?;
+    }
+    finish(isolation, store, audit, (returning, now), &mut trouble).await?;
+    trouble.end()
+}
+
+/// What could not be put on record. Nothing is changed without a record; but a zone is given back all the same.
+#[derive(Debug, Default)]
+struct Trouble(Option<AuditError>);
+
+impl Trouble {
+    fn take(&mut self, recorded: Result<(), AuditError>, returning: bool) -> Result<(), AuditError> {
+        match recorded {
+            Err(error) if returning => {
+                self.0.get_or_insert(error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn end(self) -> Result<(), AdvanceError> {
+        self.0.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// Steps that began and are not configured any more: nobody can undo them but a person.
+fn orphans(isolation: &mut Isolation, steps: &[Arc<dyn IsolationStep>]) -> Vec<StepRecord> {
+    let known: Vec<StepName> = steps.iter().map(|step| step.name()).collect();
+    let lost = |(name, entry): &(&StepName, &mut StepEntry)| {
+        !known.contains(name) && !matches!(entry.state, StepState::Pending | StepState::Undone | StepState::Stuck)
+    };
+    let entries = isolation.steps.iter_mut().filter(lost);
+    entries
+        .map(|(name, entry)| {
+            entry.state = StepState::Stuck;
+            entry.last_error = Some("the step is not configured any more".to_owned());
+            StepRecord { name: name.clone(), state: entry.state, error: entry.last_error.clone() }
+        })
+        .collect()
 }
 
 /// Advances every isolation that has not ended.
@@ -124,14 +168,13 @@ fn run_next<'a>(
 /// twice, but none is lost.
 async fn finish(
     isolation: &mut Isolation,
-    steps: &[Arc<dyn IsolationStep>],
     store: &dyn IsolationStore,
     audit: &dyn AuditSink,
     (returning, now): (bool, Timestamp),
+    trouble: &mut Trouble,
 ) -> Result<(), AdvanceError> {
-    let all = |state: StepState| {
-        steps.iter().all(|step| isolation.steps.get(&step.name()).is_some_and(|entry| entry.state == state))
-    };
+    let all = |state: StepState| isolation.steps.values().all(|entry| entry.state == state);
+    let count = isolation.steps.len();
     let zone = isolation.zone.clone();
     let (event, message) = if returning && all(StepState::Undone) {
         isolation.restored_at = Some(now);
@@ -139,12 +182,12 @@ async fn finish(
     } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share: isolation.share }) {
         isolation.isolated_at = Some(now);
         let took = now.duration_since(isolation.requested_at).as_secs();
-        (Event::Isolated, format!("{zone} is out of rotation: {} steps confirmed within {took} s", steps.len()))
+        (Event::Isolated, format!("{zone} is out of rotation: {count} steps confirmed within {took} s"))
     } else {
         return Ok(());
     };
-    if !steps.is_empty() {
-        audit.append(Record::new(now, event, message).zone(&zone)).await?;
+    if count > 0 {
+        trouble.take(audit.append(Record::new(now, event, message).zone(&zone)).await, returning)?;
     }
     Ok(store.save(isolation).await?)
 }

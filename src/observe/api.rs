@@ -57,6 +57,9 @@ pub(super) enum ApiError {
         "the answer is larger than {limit_mib:.0} MiB (prometheus.max_response): raise it, or narrow prometheus.matchers"
     )]
     TooLarge { limit_mib: f64 },
+    /// It could not or would not answer this question; a smaller one may do.
+    #[error("{0}")]
+    Refused(String),
     #[error("{0}")]
     Failed(String),
 }
@@ -231,7 +234,7 @@ impl Api {
                     }
                     Ok(Answer { data, warnings })
                 }
-                _ => Err(ApiError::Failed(format!(
+                _ => Err(ApiError::Refused(format!(
                     "{} refused the query (HTTP {status}): {}",
                     self.url,
                     envelope.error.unwrap_or_else(|| "no reason given".to_owned())
@@ -278,7 +281,7 @@ impl Api {
     fn unreachable(&self, error: &prometheus_http_query::Error) -> ApiError {
         let why = causes(error);
         let why = if why.contains("timed out") {
-            format!("no answer within {} s", self.timeout.as_secs_f64())
+            return ApiError::Refused(format!("{} gave no answer within {} s", self.url, self.timeout.as_secs_f64()));
         } else if why.contains("InvalidContentType") {
             "it does not speak TLS: is it http:// instead of https://?".to_owned()
         } else {

@@ -115,7 +115,7 @@ impl PrometheusObserver {
             let stretch = Stretch { first, cycles, cycle: self.cycle, offset_s: self.settings.offset.as_secs_f64() };
             match self.rows(stretch).await {
                 Ok(rows) => snapshots.extend(decode::snapshots(&rows, stretch, &self.settings)),
-                Err(ApiError::TooLarge { .. }) if cycles > 1 => {
+                Err(ApiError::TooLarge { .. } | ApiError::Refused(_)) if cycles > 1 => {
                     let half = cycles / 2;
                     pieces.push((first + self.cycle.signed() * half as i32, cycles - half));
                     pieces.push((first, half));

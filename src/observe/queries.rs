@@ -5,8 +5,9 @@
 //! with the last value one cycle earlier:
 //! - a missed scrape is made good by the next one, as the look-back bridges it;
 //! - a counter that fell was reset, and counts as it stands;
-//! - a series that was not there counts as it stands if its proxy was known a cycle earlier, and not at all otherwise,
-//!   as then its past is unknown (a restarted Prometheus, a proxy that comes back).
+//! - a series that was not there counts as it stands if its proxy has another one that was there a cycle earlier and
+//!   still is, and not at all otherwise, as then its past is unknown: a proxy that comes back, or one all of whose series
+//!   were renamed, as a new pod label that the scrape configuration maps does.
 
 use super::settings::Settings;
 use crate::domain::{CycleLength, ServiceId};
@@ -42,6 +43,8 @@ pub(super) struct Queries {
     target: String,
     lookback: String,
     cycle: String,
+    /// Two scrapes, at the least.
+    fresh_s: i64,
     failed_grpc: String,
 }
 
@@ -57,6 +60,7 @@ impl Queries {
             target: labels.target.join(","),
             lookback: format!("{}s", settings.lookback.signed().as_secs()),
             cycle: format!("{}s", cycle.seconds()),
+            fresh_s: 2 * cycle.seconds() + 5,
             failed_grpc: grpc.join("|"),
         }
     }
@@ -91,21 +95,27 @@ impl Queries {
         self.increments(REQUESTS, Reporter::Server, &only, &by)
     }
 
-    /// How many proxies of each zone answered their last scrape, and how many did not.
+    /// How many proxies of each zone answered their last scrape, and how many did not. An old `up` is none: Prometheus
+    /// shows it for five minutes after it stopped to scrape.
     pub fn coverage(&self) -> String {
+        let up = format!("up{{{}}}", self.matchers);
+        let (zone, target) = (&self.zone, &self.target);
         format!(
-            r#"count_values by ({zone}) ("{UP_LABEL}", max by ({target}) (up{{{m}}}) * on ({target}) group_right() group by ({target},{zone}) (last_over_time({REQUESTS}{{{m}}}[{lookback}])))"#,
-            zone = self.zone,
-            target = self.target,
-            m = self.matchers,
-            lookback = self.lookback,
+            r#"count_values by ({zone}) ("{UP_LABEL}", max by ({target}) ({up} and (time() - timestamp({up}) < {fresh_s})) * on ({target}) group_right() {proxies})"#,
+            fresh_s = self.fresh_s,
+            proxies = self.proxies(&format!("{target},{zone}")),
         )
     }
 
-    /// How often the same target is stored.
+    /// How often the same proxy is stored.
     pub fn copies(&self) -> String {
-        let matchers = self.selector(r#"instance!="""#);
-        format!("max(count by (job,instance,{}) (up{{{matchers}}}))", self.target)
+        let (matchers, target) = (self.selector(r#"instance!="""#), &self.target);
+        format!("max(count by (job,instance,{target}) (up{{{matchers}}}) and on ({target}) {})", self.proxies(target))
+    }
+
+    /// The proxies that were seen within the look-back.
+    fn proxies(&self, by: &str) -> String {
+        format!("group by ({by}) (last_over_time({REQUESTS}{{{}}}[{}]))", self.matchers, self.lookback)
     }
 
     /// Request rate by zone, as anyone would look whether there is any.
@@ -127,10 +137,7 @@ impl Queries {
 
     /// A few proxies.
     pub fn some_targets(&self) -> String {
-        format!(
-            "topk(3, group by ({}) (last_over_time({REQUESTS}{{{}}}[{}])))",
-            self.target, self.matchers, self.lookback
-        )
+        format!("topk(3, {})", self.proxies(&self.target))
     }
 
     /// The raw samples of one proxy, for their times.
@@ -155,8 +162,9 @@ impl Queries {
         let (target, lookback, cycle) = (&self.target, &self.lookback, &self.cycle);
         let now = format!("last_over_time({metric}{{{selector}}}[{lookback}])");
         let then = format!("last_over_time({metric}{{{selector}}}[{lookback}] offset {cycle})");
+        let requests = format!("{REQUESTS}{{{everything}}}");
         let known =
-            format!("group by ({target}) (last_over_time({REQUESTS}{{{everything}}}[{lookback}] offset {cycle}))");
+            format!("group by ({target}) ({requests} and last_over_time({requests}[{lookback}] offset {cycle}))");
         format!(
             "sum by ({by}) (({now} - {then} >= 0) or ({now} and {now} - {then} < 0) or (({now} unless {then}) and on ({target}) {known}))"
         )

@@ -11,7 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use zoneward::sim::{Scenario, World};
 
-use crate::support::{Process, decisions, free_address, json_lines, part, prometheus, root, run, stderr, stdout, text};
+use crate::support::{
+    Process, decisions, free_address, json_lines, part, prometheus, prometheus_looking_back, root, run, stderr, stdout,
+    text,
+};
 
 const STORY_START: &str = "2026-01-01T01:00:00Z";
 
@@ -25,6 +28,10 @@ enum Spoil {
     NoZoneLabel,
     /// `up` is not stored.
     NoUp,
+    /// From some moment on a pod label is mapped onto every series of one zone.
+    Relabelled,
+    /// For three minutes Prometheus itself scrapes nothing.
+    Silence,
 }
 
 fn start() -> Timestamp {
@@ -45,6 +52,17 @@ fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
     while world.now() < end {
         let now = world.now() + SignedDuration::from_secs(1);
         world.run_until(now);
+        let story_s = now.duration_since(start()).as_secs();
+        if spoil == Spoil::Silence && (180..360).contains(&story_s) {
+            continue;
+        }
+        if now.as_second().rem_euclid(interval) == 0 {
+            // Kubelets are scraped on three paths, under one job and instance.
+            for path in ["metrics", "cadvisor", "probes"] {
+                writeln!(out, "up{{job=\"kubelet\",instance=\"node\",metrics_path=\"/{path}\"}} 1 {}", now.as_second())
+                    .unwrap();
+            }
+        }
         for (i, target) in world.targets().iter().enumerate() {
             let phase = (i as i64 * 7) % interval;
             if now.as_second().rem_euclid(interval) != phase {
@@ -74,7 +92,9 @@ fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
                     } else {
                         series.to_owned()
                     };
-                    writeln!(out, "{series},{labels}}} {value} {}", now.as_second()).unwrap();
+                    let relabelled = spoil == Spoil::Relabelled && story_s > 420 && target.pod.contains("-hangzhou-h-");
+                    let more = if relabelled { ",istio_io_draining=\"zoneward\"" } else { "" };
+                    writeln!(out, "{series},{labels}{more}}} {value} {}", now.as_second()).unwrap();
                 }
             }
         }
@@ -84,6 +104,11 @@ fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
 }
 
 fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
+    backfill(folder, samples);
+    prometheus(major, folder, "")
+}
+
+fn backfill(folder: &Path, samples: &str) {
     let file = folder.join("samples.txt");
     std::fs::write(&file, samples).unwrap();
     let output = Command::new(part("promtool"))
@@ -93,7 +118,6 @@ fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    prometheus(major, folder, "")
 }
 
 fn victoria_metrics(folder: &Path, samples: &str) -> Process {
@@ -252,6 +276,42 @@ fn without_up_nothing_is_decided() {
     assert_eq!(events(&records, "isolate").len(), 0);
     let gaps = events(&records, "gap");
     assert!(gaps.iter().any(|gap| gap.contains("`up` is not stored")), "{gaps:?}");
+}
+
+/// Decisions from some moment of the story on.
+fn decisions_from(records: &[Value], minutes: i64) -> Vec<(String, String, String)> {
+    let from = start() + SignedDuration::from_mins(minutes);
+    decisions(records).into_iter().filter(|(time, ..)| time.parse::<Timestamp>().unwrap() >= from).collect()
+}
+
+#[test]
+fn a_label_that_appears_on_every_series_of_a_zone_is_not_a_burst() {
+    // A bad minute in all zones long ago: whoever takes a lifetime's count for an increment sees it in one zone now.
+    let faults = "faults: [{at: 1s, until: 1m, zones: [cn-hangzhou-g, cn-hangzhou-h, cn-hangzhou-k], errors: 60%}]";
+    let yaml = story("healthy.yaml")
+        .replace("duration: 2h", "duration: 12m")
+        .replace("expect:", &format!("{faults}\nexpect:"));
+    let (samples, scenario) = samples(&yaml, Spoil::Relabelled);
+    for major in [2, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        backfill(folder.path(), &samples);
+        let (records, _) = backtest(&prometheus_looking_back(major, folder.path(), "", "5s"), &scenario);
+        assert_eq!(decisions_from(&records, 7), [], "Prometheus {major}");
+    }
+}
+
+#[test]
+fn a_prometheus_that_scrapes_nothing_shows_no_health() {
+    let yaml = story("healthy.yaml").replace("duration: 2h", "duration: 9m");
+    let (samples, scenario) = samples(&yaml, Spoil::Silence);
+    let folder = tempfile::tempdir().unwrap();
+    let (records, _) = backtest(&backfilled_prometheus(3, folder.path(), &samples), &scenario);
+    for event in ["gap", "observed"] {
+        let said = events(&records, event);
+        assert!(said.iter().any(|gap| gap.contains("no zone has a proxy that is up")), "{event}: {records:?}");
+    }
+    let after: Vec<_> = decisions_from(&records, 3).into_iter().filter(|(_, event, _)| event != "clear").collect();
+    assert_eq!(after, []);
 }
 
 #[test]

@@ -206,10 +206,15 @@ async fn a_crash_at_any_save_or_record_is_resumed_and_loses_no_record() {
             crashed += crashes;
             assert!(isolated, "{case}");
             assert!(isolation.restored_at.is_some() && world.lock().unwrap().clean(), "{case}: {isolation:?}");
-            let seconds = |set: BTreeSet<(Event, String)>| {
-                set.into_iter().filter(|(e, _)| *e != Event::Isolated).collect::<Vec<_>>()
+            // Said or not, depending on how long it took; all else must be there.
+            let timeless = |set: &BTreeSet<(Event, String)>| {
+                set.iter().filter(|(event, _)| *event != Event::Isolated).cloned().collect::<BTreeSet<_>>()
             };
-            assert_eq!(seconds(events(&kept)), seconds(expected.clone()), "{case}");
+            let (kept, expected) = (timeless(&events(&kept)), timeless(&expected));
+            assert!(kept.is_subset(&expected), "{case}");
+            // On the way back a record that can't be written is reported, and must not hold up the undoing.
+            let lost = expected.len() - kept.len();
+            assert!(lost == 0 || (!in_store && lost == 1 && crashes == 1), "{case}: {lost} records lost");
         }
     }
     assert!(crashed >= 30, "only {crashed} crashes");
@@ -291,4 +296,47 @@ async fn the_last_address_is_never_withdrawn() {
     let receipt = dns.capture(&sick()).await.unwrap();
     let error = dns.apply(&sick(), &receipt, Share::NONE).await.unwrap_err();
     assert!(matches!(error, StepError::Permanent { .. }), "{error}");
+}
+
+struct FullDisk;
+
+#[async_trait]
+impl AuditSink for FullDisk {
+    async fn append(&self, _: Record) -> Result<(), AuditError> {
+        Err(std::io::Error::other("no space left").into())
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_zone_from_being_given_back() {
+    let (world, store) = (world(), Store::default());
+    let all = steps(&world);
+    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
+    store.create(isolation).await.unwrap();
+    advance_all(&all, &store, &Records::default(), start()).await.unwrap();
+    assert!(!world.lock().unwrap().clean());
+
+    let later = start() + SignedDuration::from_mins(11);
+    let error = advance_all(&all, &store, &FullDisk, later).await.unwrap_err();
+    assert!(format!("{error}").contains("journal"), "it is said: {error}");
+    assert!(world.lock().unwrap().clean(), "and the zone is back");
+    assert!(store.list().await.unwrap()[0].restored_at.is_some());
+}
+
+#[tokio::test]
+async fn a_step_that_is_not_configured_any_more_is_stuck_and_not_called_undone() {
+    let (world, store, records) = (world(), Store::default(), Records::default());
+    let all = steps(&world);
+    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
+    store.create(isolation).await.unwrap();
+    advance_all(&all, &store, &records, start()).await.unwrap();
+    let later = start() + SignedDuration::from_mins(11);
+    advance_all(&all[..1], &store, &records, later).await.unwrap();
+    let isolation = store.list().await.unwrap().pop().unwrap();
+    assert!(isolation.active(), "{isolation:?}");
+    assert_eq!(isolation.steps[&StepName::new("mesh")].state, StepState::Undone);
+    assert_eq!(isolation.steps[&StepName::new("dns")].state, StepState::Stuck);
+    let kept = records.kept.lock().unwrap();
+    assert!(kept.iter().any(|r| r.message.contains("dns: stuck") && r.message.contains("not configured any more")));
+    assert!(!kept.iter().any(|r| r.event == Event::Restored));
 }

@@ -130,6 +130,11 @@ pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// A real Prometheus. `data` may hold backfilled blocks.
 pub fn prometheus(major: u32, data: &Path, scrape_configs: &str) -> Process {
+    prometheus_looking_back(major, data, scrape_configs, "20s")
+}
+
+/// Instant queries see samples up to so old, which stands in for the staleness markers that backfilled data lacks.
+pub fn prometheus_looking_back(major: u32, data: &Path, scrape_configs: &str, lookback: &str) -> Process {
     let address = free_address();
     let config = data.join("prometheus.yml");
     std::fs::write(&config, format!("global: {{scrape_interval: 1s}}\n{scrape_configs}\n")).unwrap();
@@ -138,7 +143,8 @@ pub fn prometheus(major: u32, data: &Path, scrape_configs: &str) -> Process {
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}", data.join("tsdb").display()))
         .arg(format!("--web.listen-address={address}"))
-        .args(["--storage.tsdb.retention.time=50y", "--query.lookback-delta=20s", "--log.level=error"]);
+        .args(["--storage.tsdb.retention.time=50y", "--log.level=error"])
+        .arg(format!("--query.lookback-delta={lookback}"));
     Process::start(&mut command, address, "/-/ready")
 }
 
