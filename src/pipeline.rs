@@ -127,7 +127,7 @@ impl Pipeline {
             for suspect in &assessment.unsettled {
                 match observer.observe_pods(suspect, snapshot.time).await {
                     Ok(seen) => {
-                        pods.insert((suspect.service.clone(), suspect.zone.clone()), seen);
+                        pods.insert(suspect.clone(), seen);
                     }
                     Err(error) => return unsettled_as_gaps(assessment, &error.to_string()),
                 }

@@ -21,7 +21,7 @@ const MOST_EVIDENCE: usize = 10;
 const WIDE_SERVICES: usize = 3;
 
 /// What a closer look has shown, pod by pod.
-pub type Pods = BTreeMap<(ServiceId, Zone), Vec<PodCalls>>;
+pub type Pods = BTreeMap<Suspect, Vec<PodCalls>>;
 
 /// Judges the newest cycle.
 ///
@@ -183,7 +183,7 @@ impl<'a> Judge<'a> {
         if watches.has_rival(key.signal, self.at) {
             return Some(Verdict::RegionalFault);
         }
-        if key.signal == Signal::ServerErrors && lasting {
+        if lasting {
             return self.one_pod_each(key, unsettled).map(|pod| Verdict::InstanceFault { pod });
         }
         None
@@ -193,12 +193,14 @@ impl<'a> Judge<'a> {
     fn one_pod_each(&self, key: &Key<'_>, unsettled: &mut BTreeSet<Suspect>) -> Option<String> {
         let cycles = corroborate::pod_cycles(key.watch);
         let mut first = None;
-        for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), self.at) {
-            let Some(pods) = self.pods.get(&(id.clone(), self.zone.clone())) else {
-                unsettled.insert(Suspect { service: id.clone(), zone: self.zone.clone(), cycles });
+        let cell = (self.at, key.signal);
+        for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), cell) {
+            let suspect = Suspect { service: id.clone(), zone: self.zone.clone(), look: key.signal.look(), cycles };
+            let Some(pods) = self.pods.get(&suspect) else {
+                unsettled.insert(suspect);
                 return None;
             };
-            let pod = corroborate::one_pod(track, self.at, pods, cycles, self.settings, &self.history.scale)?;
+            let pod = corroborate::one_pod(track, cell, pods, cycles, self.settings, &self.history.scale)?;
             first.get_or_insert(pod);
         }
         first

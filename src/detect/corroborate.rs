@@ -4,8 +4,10 @@ use super::history::History;
 use super::persist::Watch;
 use super::proportion;
 use super::settings::{Scale, Settings};
+use super::tail::{self, SLOW_SHARES};
 use super::track::Track;
-use crate::domain::{PodCalls, ServiceId, Signal};
+use crate::domain::verdict::Look;
+use crate::domain::{Calls, PodCalls, ServiceId, Signal};
 
 /// Another zone with this share of the excess makes a fault regional.
 const RIVAL_SHARE: f64 = 0.5;
@@ -58,46 +60,71 @@ pub(super) fn clients_of_bad_servers(history: &History, service: Option<&Track>,
     (live >= 2 && suspicious < 2).then(|| "only its clients of one service fail".to_owned())
 }
 
-/// The pod that explains a service's failures in a zone: one of at least three, with most of the excess, without
-/// which the others would raise no suspicion.
+/// The pod that explains what is wrong with a service in a zone: one of at least three, with most of the excess, without
+/// which the others would raise no suspicion. Durations are looked at through the share of slow requests.
 pub(super) fn one_pod(
     track: &Track,
-    zone: usize,
+    (zone, signal): (usize, Signal),
     pods: &[PodCalls],
     cycles: usize,
     settings: &Settings,
     scale: &Scale,
 ) -> Option<String> {
-    let alive: Vec<&PodCalls> = pods.iter().filter(|pod| pod.calls.total > 0.0).collect();
+    let past = &track.past;
+    let (usual, floor, noise, counted): (_, _, _, Vec<(&str, Calls)>) = match signal.look() {
+        Look::Servers | Look::Clients => {
+            let (requests, failures) = match signal.look() {
+                Look::Clients => (&past.called, &past.called_failed),
+                Look::Servers | Look::Durations => (&past.served, &past.served_failed),
+            };
+            let calls = pods.iter().map(|pod| (pod.pod.as_str(), pod.calls)).collect();
+            (proportion::usual(requests, failures), track.settings.min_error_excess, signal, calls)
+        }
+        Look::Durations => {
+            let (share, noise) = match signal {
+                Signal::VerySlowRequests => (SLOW_SHARES[1], signal),
+                Signal::ServerErrors | Signal::ClientErrors | Signal::SlowRequests | Signal::Latency => {
+                    (SLOW_SHARES[0], Signal::SlowRequests)
+                }
+            };
+            let first = tail::first_slow_bucket(&past.latency_of_all(), share);
+            let slow = |counts: &[f64]| Calls { total: counts.iter().sum(), failed: tail::slow(counts, first) };
+            let known: Vec<Calls> = past.latency.iter().map(|counts| slow(counts)).collect();
+            let of = |field: fn(&Calls) -> f64| known.iter().map(field).collect::<Vec<f64>>();
+            let usual = proportion::usual(&of(|calls| calls.total), &of(|calls| calls.failed));
+            let calls = pods.iter().map(|pod| (pod.pod.as_str(), slow(&track.coarsened(&pod.latency)))).collect();
+            (usual, track.settings.min_slow_excess, noise, calls)
+        }
+    };
+    let alive: Vec<(&str, Calls)> = counted.into_iter().filter(|(_, calls)| calls.total > 0.0).collect();
     if alive.len() < FEWEST_PODS {
         return None;
     }
-    let usual = proportion::usual(&track.past.served, &track.past.served_failed)[zone].own;
-    let excess = |pod: &PodCalls| (pod.calls.failed - pod.calls.total * usual).max(0.0);
-    let worst = alive.iter().max_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| b.pod.cmp(&a.pod)))?;
-    let total: f64 = alive.iter().map(|pod| excess(pod)).sum();
-    let (rest_n, rest_x) = alive
-        .iter()
-        .filter(|pod| pod.pod != worst.pod)
-        .fold((0.0, 0.0), |(n, x), pod| (n + pod.calls.total, x + pod.calls.failed));
-    let spread = track.noise.variance(Signal::ServerErrors) * scale.smoothing(cycles as f64);
-    let calm =
-        rest_x <= rest_n * usual || proportion::deviance(rest_x, rest_n * usual, spread) < settings.suspect.get();
-    let small = rest_x / rest_n.max(1.0) - usual < track.settings.min_error_excess.as_fraction();
-    (excess(worst) >= POD_SHARE * total && (calm || small)).then(|| worst.pod.clone())
+    let usual = usual[zone].own;
+    let excess = |calls: &Calls| (calls.failed - calls.total * usual).max(0.0);
+    let (worst, its_calls) =
+        alive.iter().max_by(|a, b| excess(&a.1).total_cmp(&excess(&b.1)).then_with(|| b.0.cmp(a.0)))?;
+    let total: f64 = alive.iter().map(|(_, calls)| excess(calls)).sum();
+    let others = alive.iter().filter(|(pod, _)| pod != worst);
+    let rest = others.fold(Calls::default(), |sum, (_, calls)| sum + *calls);
+    let spread = track.noise.variance(noise) * scale.smoothing(cycles as f64);
+    let expected = rest.total * usual;
+    let calm = rest.failed <= expected || proportion::deviance(rest.failed, expected, spread) < settings.suspect.get();
+    let small = rest.failed / rest.total.max(1.0) - usual < floor.as_fraction();
+    (excess(its_calls) >= POD_SHARE * total && (calm || small)).then(|| (*worst).to_owned())
 }
 
-/// The services whose servers must be seen pod by pod before this key may count: the service, or all suspicious ones.
+/// The services that must be seen pod by pod before this key may count: the service, or all suspicious ones.
 pub(super) fn suspects<'a>(
     history: &'a History,
     service: Option<&'a ServiceId>,
-    zone: usize,
+    (zone, signal): (usize, Signal),
 ) -> Vec<(&'a ServiceId, &'a Track)> {
     history
         .tracks
         .iter()
         .filter(|(id, _)| service.is_none_or(|wanted| wanted == *id))
-        .filter(|(_, track)| track.watches.get(Signal::ServerErrors, zone).reading.suspicious)
+        .filter(|(_, track)| track.watches.get(signal, zone).reading.suspicious)
         .collect()
 }
 

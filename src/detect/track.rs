@@ -239,6 +239,15 @@ impl Track {
         }
     }
 
+    /// A histogram on this track's buckets; empty if it has others.
+    pub fn coarsened(&self, histogram: &Histogram) -> Vec<f64> {
+        if self.edges_ms.iter().all(|edge| histogram.edges_ms.contains(edge)) {
+            coarsen(histogram, &self.edges_ms)
+        } else {
+            Vec::new()
+        }
+    }
+
     pub fn newest_has_requests(&self, zone: usize) -> bool {
         self.recent.front().is_some_and(|frame| frame.served[zone] + frame.called[zone] > 0.0)
     }

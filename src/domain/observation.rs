@@ -98,6 +98,17 @@ impl Histogram {
     }
 }
 
+impl Histogram {
+    /// Adds counts on the same edges; to none, it is a copy.
+    pub fn add(&mut self, other: &Self) {
+        if self.edges_ms.is_empty() {
+            *self = other.clone();
+        } else if self.edges_ms == other.edges_ms {
+            self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        }
+    }
+}
+
 /// How many of a zone's known proxies answered the last scrape.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Coverage {
@@ -126,11 +137,12 @@ pub fn coverage_gaps<'a>(
     lost.into_iter().map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: of(zone) }).collect()
 }
 
-/// Requests of one pod of a service over the cycles asked for.
-#[derive(Debug, Clone, PartialEq)]
+/// One pod over the cycles asked for: its calls, or the durations of its requests.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodCalls {
     pub pod: String,
     pub calls: Calls,
+    pub latency: Histogram,
 }
 
 /// Why data can't be judged. No data is neither healthy nor zero.

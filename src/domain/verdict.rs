@@ -203,5 +203,28 @@ pub struct Assessment {
 pub struct Suspect {
     pub service: ServiceId,
     pub zone: Zone,
+    pub look: Look,
     pub cycles: usize,
+}
+
+/// What of each pod is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// Requests of the service's own pods.
+    Servers,
+    /// Calls to the service by the zone's pods.
+    Clients,
+    /// Durations of requests of the service's own pods.
+    Durations,
+}
+
+impl Signal {
+    /// What shows a single pod that explains it.
+    pub const fn look(self) -> Look {
+        match self {
+            Self::ServerErrors => Look::Servers,
+            Self::ClientErrors => Look::Clients,
+            Self::SlowRequests | Self::VerySlowRequests | Self::Latency => Look::Durations,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Snapshots, a closer look by pod, and what `check --connect` wants to know.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use prometheus_http_query::response::Data;
@@ -8,8 +10,8 @@ use super::api::{Api, ApiError, ConnectError, Usage};
 use super::decode::{self, Rows, Stretch};
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
-use crate::domain::verdict::Suspect;
-use crate::domain::{Calls, CycleLength, Gap, Period, PodCalls, Snapshot};
+use crate::domain::verdict::{Look, Suspect};
+use crate::domain::{Calls, CycleLength, Gap, Histogram, Period, PodCalls, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -170,23 +172,26 @@ impl Observer for PrometheusObserver {
         let first = at - self.cycle.signed() * (suspect.cycles as i32 - 1);
         let offset_s = self.settings.offset.as_secs_f64();
         let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle, offset_s };
-        let query = self.queries.pods(&suspect.service, suspect.zone.as_str());
-        let answer = self.api.range(&query, stretch).await?;
+        let answer = self.api.range(&self.queries.pods(suspect), stretch).await?;
         if let Some(warning) = answer.warnings.first() {
             return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
         }
-        let mut pods: Vec<PodCalls> = Vec::new();
+        let mut pods: BTreeMap<&str, (Calls, Vec<(f64, f64)>)> = BTreeMap::new();
         for row in &answer.rows {
-            let pod = decode::label(row, &self.settings.labels.pod);
-            let failed = decode::is_failure(row, &suspect.service, &self.settings);
             let total: f64 = stretch.values(row).map(|(_, count)| count).sum();
-            let calls = Calls { total, failed: if failed { total } else { 0.0 } };
-            match pods.iter_mut().find(|p| p.pod == pod) {
-                Some(known) => known.calls += calls,
-                None => pods.push(PodCalls { pod: pod.to_owned(), calls }),
+            let (calls, buckets) = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
+            if suspect.look == Look::Durations {
+                buckets.extend(decode::label(row, "le").parse().ok().map(|edge: f64| (edge, total)));
+            } else {
+                let failed = decode::is_failure(row, &suspect.service, &self.settings);
+                *calls += Calls { total, failed: if failed { total } else { 0.0 } };
             }
         }
-        pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-        Ok(pods)
+        let pod = |(pod, (calls, buckets)): (&str, (Calls, Vec<(f64, f64)>))| PodCalls {
+            pod: pod.to_owned(),
+            calls,
+            latency: Histogram::from_cumulative(&buckets),
+        };
+        Ok(pods.into_iter().map(pod).collect())
     }
 }

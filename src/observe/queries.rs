@@ -10,7 +10,8 @@
 //!   were renamed, as a new pod label that the scrape configuration maps does.
 
 use super::settings::Settings;
-use crate::domain::{CycleLength, ServiceId};
+use crate::domain::CycleLength;
+use crate::domain::verdict::{Look, Suspect};
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
 pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
@@ -72,27 +73,38 @@ impl Queries {
 
     /// Durations of well-answered requests by zone, service and bucket.
     pub fn durations(&self) -> String {
-        let mut well = r#"response_code=~"[123]..""#.to_owned();
-        // An empty pattern would match what has no gRPC status, which is most.
-        if !self.failed_grpc.is_empty() {
-            well += &format!(r#",grpc_response_status!~"{}""#, self.failed_grpc);
-        }
-        self.increments(DURATION_BUCKETS, Reporter::Server, &well, &self.by(&["le"]))
+        self.increments(DURATION_BUCKETS, Reporter::Server, &self.well_answered(), &self.by(&["le"]))
     }
 
-    /// Requests of one service in one zone by pod and outcome.
-    pub fn pods(&self, service: &ServiceId, zone: &str) -> String {
+    fn well_answered(&self) -> String {
+        let well = r#"response_code=~"[123]..""#;
+        if self.failed_grpc.is_empty() {
+            // An empty pattern would match what has no gRPC status, which is most.
+            return well.to_owned();
+        }
+        format!(r#"{well},grpc_response_status!~"{}""#, self.failed_grpc)
+    }
+
+    /// One service in one zone by pod, and by outcome or bucket.
+    pub fn pods(&self, suspect: &Suspect) -> String {
         let only = format!(
             "{}={},{}={},{}={}",
             self.service[0],
-            quoted(&service.namespace),
+            quoted(&suspect.service.namespace),
             self.service[1],
-            quoted(&service.name),
+            quoted(&suspect.service.name),
             self.zone,
-            quoted(zone)
+            quoted(suspect.zone.as_str())
         );
-        let by = [self.pod.as_str(), CODE_LABELS[0], CODE_LABELS[1], CODE_LABELS[2]].join(",");
-        self.increments(REQUESTS, Reporter::Server, &only, &by)
+        let by = |more: &[&str]| [&[self.pod.as_str()], more].concat().join(",");
+        match suspect.look {
+            Look::Servers => self.increments(REQUESTS, Reporter::Server, &only, &by(&CODE_LABELS)),
+            Look::Clients => self.increments(REQUESTS, Reporter::Client, &only, &by(&CODE_LABELS)),
+            Look::Durations => {
+                let only = format!("{},{only}", self.well_answered());
+                self.increments(DURATION_BUCKETS, Reporter::Server, &only, &by(&["le"]))
+            }
+        }
     }
 
     /// How many proxies of each zone answered their last scrape, and how many did not. An old `up` is none: Prometheus
@@ -178,20 +190,23 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Period;
+    use crate::domain::{Period, ServiceId, Zone};
 
     #[test]
     fn extra_matchers_reach_every_selector() {
         let settings = Settings { matchers: vec![r#"cluster="prod""#.to_owned()], ..Settings::default() };
         let queries = Queries::new(&settings, CycleLength::at_least(Period::from_secs(15)));
-        let service = ServiceId::new("default", "mocka");
+        let suspect =
+            |look| Suspect { service: ServiceId::new("default", "mocka"), zone: Zone::new("a"), look, cycles: 8 };
         let all = [
             queries.requests(Reporter::Server),
             queries.requests(Reporter::Client),
             queries.durations(),
             queries.coverage(),
             queries.copies(),
-            queries.pods(&service, "a"),
+            queries.pods(&suspect(Look::Servers)),
+            queries.pods(&suspect(Look::Clients)),
+            queries.pods(&suspect(Look::Durations)),
             queries.rate_by_zone(),
             queries.services(),
             queries.duration_series(),

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
 use crate::domain::observation::coverage_gaps;
-use crate::domain::verdict::Suspect;
-use crate::domain::{Calls, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
+use crate::domain::verdict::{Look, Suspect};
+use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// As in the default configuration.
@@ -22,7 +22,7 @@ const POD_MEMORY: usize = 32;
 pub struct WorldObserver {
     world: Arc<Mutex<World>>,
     cycle: CycleLength,
-    by_pod: VecDeque<BTreeMap<(String, ServiceId), Calls>>,
+    by_pod: VecDeque<BTreeMap<(String, ServiceId), Cell>>,
 }
 
 impl WorldObserver {
@@ -50,14 +50,14 @@ impl WorldObserver {
                 let cell = cells.entry(pod.zone.clone()).or_default();
                 let total = gained.total() as f64;
                 let calls = Calls { total, failed: if failed { total } else { 0.0 } };
-                match reporter {
-                    Reporter::Source => cell.called += calls,
-                    Reporter::Destination => {
-                        cell.served += calls;
-                        *by_pod.entry((pod.name.clone(), service)).or_insert_with(Calls::default) += calls;
-                        if !failed {
-                            add(&mut cell.latency, &gained);
-                        }
+                let of_pod: &mut Cell = by_pod.entry((pod.name.clone(), service)).or_default();
+                for cell in [cell, of_pod] {
+                    match reporter {
+                        Reporter::Source => cell.called += calls,
+                        Reporter::Destination => cell.served += calls,
+                    }
+                    if reporter == Reporter::Destination && !failed {
+                        add(&mut cell.latency, &gained);
                     }
                 }
             }
@@ -114,9 +114,16 @@ impl Observer for WorldObserver {
         let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone);
         let calls = |pod: &Pod| {
             let key = (pod.name.clone(), suspect.service.clone());
-            let cycles = self.by_pod.iter().take(suspect.cycles).filter_map(|cycle| cycle.get(&key));
-            PodCalls { pod: pod.name.clone(), calls: cycles.fold(Calls::default(), |sum, c| sum + *c) }
+            let mut seen = PodCalls { pod: pod.name.clone(), ..PodCalls::default() };
+            for cell in self.by_pod.iter().take(suspect.cycles).filter_map(|cycle| cycle.get(&key)) {
+                match suspect.look {
+                    Look::Servers => seen.calls += cell.served,
+                    Look::Clients => seen.calls += cell.called,
+                    Look::Durations => seen.latency.add(&cell.latency),
+                }
+            }
+            seen
         };
-        Ok(pods.map(calls).filter(|pod| pod.calls.total > 0.0).collect())
+        Ok(pods.map(calls).collect())
     }
 }

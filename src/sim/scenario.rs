@@ -56,7 +56,7 @@ pub struct Fault {
     pub errors: Option<Ratio>,
     #[serde(default)]
     pub slowdown: Option<Factor>,
-    /// Share of calls that clients in the zone can't connect.
+    /// Share of calls that the services, as clients in the zone, can't connect.
     #[serde(default)]
     pub connect_failures: Option<Ratio>,
     /// Only so many pods of each service, instead of all.

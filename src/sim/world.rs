@@ -253,7 +253,8 @@ impl World {
             }
             let calls_next = service.calls_next && index + 1 < self.scenario.services.len();
             let downstream = if calls_next {
-                let unreachable = if next.is_empty() { 1.0 } else { self.connect_failure(&it.zone) };
+                let unreachable =
+                    if next.is_empty() { 1.0 } else { self.connect_failure(&service.name, &it.zone, *nth - 1) };
                 1.0 - (1.0 - unreachable) * (1.0 - mean(&|e| e.failure))
             } else {
                 0.0
@@ -268,8 +269,10 @@ impl World {
         endpoints
     }
 
-    fn connect_failure(&self, zone: &Zone) -> f64 {
-        let failures = self.faults().filter(|f| f.zones.contains(zone)).filter_map(|f| f.connect_failures);
+    /// Of calls by a service's nth pod in the zone.
+    fn connect_failure(&self, caller: &str, zone: &Zone, nth: usize) -> f64 {
+        let concerned = |f: &&Fault| f.touches(caller, zone) && f.pods.is_none_or(|pods| nth < pods);
+        let failures = self.faults().filter(concerned).filter_map(|f| f.connect_failures);
         failures.map(super::super::domain::quantity::Ratio::as_fraction).sum::<f64>().min(1.0)
     }
 
@@ -349,10 +352,11 @@ impl World {
             outcomes.push((Ending::NoEndpoint, None, n));
             return outcomes;
         }
-        let connect_failure = self.connect_failure(zone);
         for endpoint in endpoints {
             let n = mesh::poisson(rate / endpoints.len() as f64, &mut self.rng);
-            let from = callers[self.rng.random_range(0..callers.len())];
+            let nth = self.rng.random_range(0..callers.len());
+            let from = callers[nth];
+            let connect_failure = self.connect_failure(caller, zone, nth);
             for (ending, durations) in mesh::calls(n, connect_failure, *endpoint, &mut self.rng) {
                 self.count(&key, ending, &durations, from, endpoint.pod);
                 outcomes.push((ending, Some(endpoint.pod), durations.total()));

@@ -209,11 +209,15 @@ fn three_servers_give_the_same_decisions_on_the_same_history() {
 
 #[test]
 fn a_story_in_which_nothing_is_to_be_isolated_isolates_nothing() {
-    for file in ["scrapes-lost.yaml", "rollout.yaml"] {
+    for file in ["scrapes-lost.yaml", "rollout.yaml", "one-bad-pod.yaml", "one-slow-pod.yaml", "one-bad-client.yaml"] {
         let (samples, scenario) = samples(&story(file), Spoil::Nothing);
         let folder = tempfile::tempdir().unwrap();
         let (records, _) = backtest(&backfilled_prometheus(2, folder.path(), &samples), &scenario);
         assert_eq!(events(&records, "isolate"), Vec::<String>::new(), "{file}");
+        if file.starts_with("one-") {
+            let held = records.iter().any(|r| r["reason"]["hold"] == "single_instance");
+            assert!(held, "{file}: {:?}", events(&records, "blocked"));
+        }
         if file == "scrapes-lost.yaml" {
             let gaps = events(&records, "gap");
             assert!(gaps.iter().any(|g| g.starts_with("cn-hangzhou-h") && g.contains("were scraped")), "{gaps:?}");
