@@ -174,7 +174,7 @@ impl Pipeline {
             if *cycles == GAP_CYCLES {
                 let message = match gap.zone() {
                     None => format!("nothing is decided, as {gap}"),
-                    Some(zone) => format!("{zone} can't be judged, as {gap}"),
+                    Some(_) => format!("not judged, as {gap}"),
                 };
                 let mut record = Record::new(snapshot.time, Event::Gap, message);
                 record.verdict = Some(Verdict::Inconclusive { gaps: vec![gap.clone()] });

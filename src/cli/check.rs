@@ -8,6 +8,8 @@ use crate::domain::CycleLength;
 use crate::observe::{Inspection, PrometheusObserver};
 use crate::settings::{Settings, SettingsError};
 
+const SHOWN_SERVICES: usize = 12;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -155,14 +157,16 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
 }
 
 fn metrics(inspection: &Inspection) -> Vec<Finding> {
-    let none = inspection.services == 0;
-    let requests = if none {
+    let requests = if inspection.services.is_empty() {
         Finding::new(Level::Problem, "istio_requests_total", "there is none").hint(
             "are the proxies scraped? do prometheus.matchers fit? are prometheus.labels.service and service_namespace \
              labels of the metric?",
         )
     } else {
-        Finding::new(Level::Ok, "istio_requests_total", format!("{} services", inspection.services))
+        let count = inspection.services.len();
+        let names: Vec<String> = inspection.services.iter().take(SHOWN_SERVICES).map(ToString::to_string).collect();
+        let more = if count > SHOWN_SERVICES { ", …" } else { "" };
+        Finding::new(Level::Ok, "istio_requests_total", format!("{count} services: {}{more}", names.join(", ")))
     };
     let durations = if inspection.duration_series == 0 {
         Finding::new(

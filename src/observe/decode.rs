@@ -60,11 +60,12 @@ fn zone(row: &RangeVector, settings: &Settings) -> Option<Zone> {
 }
 
 /// The service a row is of. What Istio could not attribute to a service is none.
-fn service(row: &RangeVector, settings: &Settings) -> Option<ServiceId> {
+pub(super) fn service<'a>(get: impl Fn(&str) -> Option<&'a String>, settings: &Settings) -> Option<ServiceId> {
     const UNATTRIBUTED: [&str; 5] =
         ["", "unknown", "PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
-    let name = label(row, &settings.labels.service);
-    let id = || ServiceId::new(label(row, &settings.labels.service_namespace), name);
+    let label = |name: &str| get(name).map_or("", String::as_str);
+    let name = label(&settings.labels.service);
+    let id = || ServiceId::new(label(&settings.labels.service_namespace), name);
     (!UNATTRIBUTED.contains(&name)).then(id)
 }
 
@@ -118,7 +119,10 @@ fn fill_calls(
     field: impl Fn(&mut crate::domain::Cell) -> &mut Calls,
 ) {
     for row in rows {
-        let (Some(zone), Some(service)) = (zone(row, settings), service(row, settings)) else { continue };
+        let (Some(zone), Some(service)) = (zone(row, settings), service(|name| row.metric().get(name), settings))
+        else {
+            continue;
+        };
         let failed = is_failure(row, &service, settings);
         for (i, count) in stretch.values(row) {
             let cells = snapshots[i].cells.entry(service.clone()).or_default();
@@ -131,7 +135,10 @@ fn fill_calls(
 fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Stretch, settings: &Settings) {
     let mut buckets: BTreeMap<(ServiceId, Zone), Vec<CumulativeBuckets>> = BTreeMap::new();
     for row in rows {
-        let (Some(zone), Some(service)) = (zone(row, settings), service(row, settings)) else { continue };
+        let (Some(zone), Some(service)) = (zone(row, settings), service(|name| row.metric().get(name), settings))
+        else {
+            continue;
+        };
         let Ok(edge) = label(row, "le").parse::<f64>() else { continue };
         let of_cell = buckets.entry((service, zone)).or_insert_with(|| vec![Vec::new(); stretch.cycles]);
         stretch.values(row).for_each(|(i, count)| of_cell[i].push((edge, count)));

@@ -1,6 +1,6 @@
 //! Snapshots, a closer look by pod, and what `check --connect` wants to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use super::decode::{self, Rows, Stretch};
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
 use crate::domain::verdict::{Look, Suspect};
-use crate::domain::{Calls, CycleLength, Gap, Histogram, Period, PodCalls, Snapshot};
+use crate::domain::{Calls, CycleLength, Gap, Histogram, Period, PodCalls, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -32,7 +32,7 @@ pub struct Inspection {
     pub scrape_interval: Option<Period>,
     /// Requests per second by zone label; empty where the label is.
     pub zones: Vec<(String, f64)>,
-    pub services: u64,
+    pub services: BTreeSet<ServiceId>,
     pub duration_series: u64,
     pub copies: u32,
     pub warnings: Vec<String>,
@@ -103,7 +103,9 @@ impl PrometheusObserver {
             })
             .collect();
         zones.sort_by(|a, b| a.0.cmp(&b.0));
-        let services = self.api.number(&self.queries.services(), at).await?;
+        let (rows, _) = self.api.vector(&self.queries.services(), at).await?;
+        let services =
+            rows.iter().filter_map(|row| decode::service(|name| row.metric().get(name), &self.settings)).collect();
         let duration_series = self.api.number(&self.queries.duration_series(), at).await?;
         let copies = self.api.number(&self.queries.copies(), at).await? as u32;
         Ok(Inspection { scrape_interval, zones, services, duration_series, copies, warnings })

@@ -140,7 +140,7 @@ impl Queries {
     }
 
     pub fn services(&self) -> String {
-        format!("count(count by ({}) ({REQUESTS}{{{}}}))", self.service.join(","), self.matchers)
+        format!("group by ({}) ({REQUESTS}{{{}}})", self.service.join(","), self.matchers)
     }
 
     pub fn duration_series(&self) -> String {
