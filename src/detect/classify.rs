@@ -195,7 +195,7 @@ impl<'a> Judge<'a> {
         let mut first = None;
         let cell = (self.at, key.signal);
         for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), cell) {
-            let suspect = Suspect { service: id.clone(), zone: self.zone.clone(), look: key.signal.look(), cycles };
+            let suspect = Suspect { service: id.clone(), zone: self.zone.clone(), view: key.signal.pod_view(), cycles };
             let Some(pods) = self.pods.get(&suspect) else {
                 unsettled.insert(suspect);
                 return None;

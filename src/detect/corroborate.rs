@@ -6,7 +6,7 @@ use super::proportion;
 use super::settings::{Scale, Settings};
 use super::tail::{self, SLOW_SHARES};
 use super::track::Track;
-use crate::domain::verdict::Look;
+use crate::domain::verdict::PodView;
 use crate::domain::{Calls, PodCalls, ServiceId, Signal};
 
 /// Another zone with this share of the excess makes a fault regional.
@@ -71,16 +71,16 @@ pub(super) fn one_pod(
     scale: &Scale,
 ) -> Option<String> {
     let past = &track.past;
-    let (usual, floor, noise, counted): (_, _, _, Vec<(&str, Calls)>) = match signal.look() {
-        Look::Servers | Look::Clients => {
-            let (requests, failures) = match signal.look() {
-                Look::Clients => (&past.called, &past.called_failed),
-                Look::Servers | Look::Durations => (&past.served, &past.served_failed),
+    let (usual, floor, noise, counted): (_, _, _, Vec<(&str, Calls)>) = match signal.pod_view() {
+        PodView::Servers | PodView::Clients => {
+            let (requests, failures) = match signal.pod_view() {
+                PodView::Clients => (&past.called, &past.called_failed),
+                PodView::Servers | PodView::Durations => (&past.served, &past.served_failed),
             };
             let calls = pods.iter().map(|pod| (pod.pod.as_str(), pod.calls)).collect();
             (proportion::usual(requests, failures), track.settings.min_error_excess, signal, calls)
         }
-        Look::Durations => {
+        PodView::Durations => {
             let (share, noise) = match signal {
                 Signal::VerySlowRequests => (SLOW_SHARES[1], signal),
                 Signal::ServerErrors | Signal::ClientErrors | Signal::SlowRequests | Signal::Latency => {

@@ -95,11 +95,6 @@ impl History {
         self.scale.cycle
     }
 
-    /// The newest cycle, if any.
-    pub const fn time(&self) -> Option<Timestamp> {
-        self.time
-    }
-
     pub fn zones(&self) -> &[Zone] {
         &self.zones
     }

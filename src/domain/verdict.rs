@@ -203,13 +203,13 @@ pub struct Assessment {
 pub struct Suspect {
     pub service: ServiceId,
     pub zone: Zone,
-    pub look: Look,
+    pub view: PodView,
     pub cycles: usize,
 }
 
 /// What of each pod is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
+pub enum PodView {
     /// Requests of the service's own pods.
     Servers,
     /// Calls to the service by the zone's pods.
@@ -220,11 +220,11 @@ pub enum Look {
 
 impl Signal {
     /// What shows a single pod that explains it.
-    pub const fn look(self) -> Look {
+    pub const fn pod_view(self) -> PodView {
         match self {
-            Self::ServerErrors => Look::Servers,
-            Self::ClientErrors => Look::Clients,
-            Self::SlowRequests | Self::VerySlowRequests | Self::Latency => Look::Durations,
+            Self::ServerErrors => PodView::Servers,
+            Self::ClientErrors => PodView::Clients,
+            Self::SlowRequests | Self::VerySlowRequests | Self::Latency => PodView::Durations,
         }
     }
 }

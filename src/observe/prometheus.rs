@@ -10,7 +10,7 @@ use super::api::{Api, ApiError, ConnectError, Usage};
 use super::decode::{self, Rows, Stretch};
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
-use crate::domain::verdict::{Look, Suspect};
+use crate::domain::verdict::{PodView, Suspect};
 use crate::domain::{Calls, CycleLength, Gap, Histogram, Period, PodCalls, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
@@ -182,7 +182,7 @@ impl Observer for PrometheusObserver {
         for row in &answer.rows {
             let total: f64 = stretch.values(row).map(|(_, count)| count).sum();
             let (calls, buckets) = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
-            if suspect.look == Look::Durations {
+            if suspect.view == PodView::Durations {
                 buckets.extend(decode::label(row, "le").parse().ok().map(|edge: f64| (edge, total)));
             } else {
                 let failed = decode::is_failure(row, &suspect.service, &self.settings);

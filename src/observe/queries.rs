@@ -11,7 +11,7 @@
 
 use super::settings::Settings;
 use crate::domain::CycleLength;
-use crate::domain::verdict::{Look, Suspect};
+use crate::domain::verdict::{PodView, Suspect};
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
 pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
@@ -97,10 +97,10 @@ impl Queries {
             quoted(suspect.zone.as_str())
         );
         let by = |more: &[&str]| [&[self.pod.as_str()], more].concat().join(",");
-        match suspect.look {
-            Look::Servers => self.increments(REQUESTS, Reporter::Server, &only, &by(&CODE_LABELS)),
-            Look::Clients => self.increments(REQUESTS, Reporter::Client, &only, &by(&CODE_LABELS)),
-            Look::Durations => {
+        match suspect.view {
+            PodView::Servers => self.increments(REQUESTS, Reporter::Server, &only, &by(&CODE_LABELS)),
+            PodView::Clients => self.increments(REQUESTS, Reporter::Client, &only, &by(&CODE_LABELS)),
+            PodView::Durations => {
                 let only = format!("{},{only}", self.well_answered());
                 self.increments(DURATION_BUCKETS, Reporter::Server, &only, &by(&["le"]))
             }
@@ -197,16 +197,16 @@ mod tests {
         let settings = Settings { matchers: vec![r#"cluster="prod""#.to_owned()], ..Settings::default() };
         let queries = Queries::new(&settings, CycleLength::at_least(Period::from_secs(15)));
         let suspect =
-            |look| Suspect { service: ServiceId::new("default", "mocka"), zone: Zone::new("a"), look, cycles: 8 };
+            |view| Suspect { service: ServiceId::new("default", "mocka"), zone: Zone::new("a"), view, cycles: 8 };
         let all = [
             queries.requests(Reporter::Server),
             queries.requests(Reporter::Client),
             queries.durations(),
             queries.coverage(),
             queries.copies(),
-            queries.pods(&suspect(Look::Servers)),
-            queries.pods(&suspect(Look::Clients)),
-            queries.pods(&suspect(Look::Durations)),
+            queries.pods(&suspect(PodView::Servers)),
+            queries.pods(&suspect(PodView::Clients)),
+            queries.pods(&suspect(PodView::Durations)),
             queries.rate_by_zone(),
             queries.services(),
             queries.duration_series(),

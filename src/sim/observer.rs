@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
 use crate::domain::observation::coverage_gaps;
-use crate::domain::verdict::{Look, Suspect};
+use crate::domain::verdict::{PodView, Suspect};
 use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
@@ -116,10 +116,10 @@ impl Observer for WorldObserver {
             let key = (pod.name.clone(), suspect.service.clone());
             let mut seen = PodCalls { pod: pod.name.clone(), ..PodCalls::default() };
             for cell in self.by_pod.iter().take(suspect.cycles).filter_map(|cycle| cycle.get(&key)) {
-                match suspect.look {
-                    Look::Servers => seen.calls += cell.served,
-                    Look::Clients => seen.calls += cell.called,
-                    Look::Durations => seen.latency.add(&cell.latency),
+                match suspect.view {
+                    PodView::Servers => seen.calls += cell.served,
+                    PodView::Clients => seen.calls += cell.called,
+                    PodView::Durations => seen.latency.add(&cell.latency),
                 }
             }
             seen

@@ -342,3 +342,32 @@ fn sums_over_series_with_different_buckets_say_nothing() {
     let mixed = [(10.0, 20.0), (20.0, 8.0), (50.0, 22.0), (f64::INFINITY, 30.0)];
     assert_eq!(Histogram::from_cumulative(&mixed), Histogram::default());
 }
+
+#[test]
+fn a_minor_service_is_not_worth_a_zone_because_few_others_are_called_through_the_mesh() {
+    // The main service is entered from outside: its calls have no client in the mesh. All client traffic is the minor one's.
+    let settings = Settings::default();
+    let cycle = CycleLength::at_least(Period::from_secs(15));
+    let (mut history, mut rng) = (History::new(&settings, cycle), ChaCha8Rng::seed_from_u64(17));
+    let names = zones(3);
+    let mut lasting = Vec::new();
+    for step in 0..CYCLES {
+        let time = Timestamp::from_second(1_800_000_000 + 15 * step as i64).unwrap();
+        let mut cells: BTreeMap<ServiceId, BTreeMap<Zone, Cell>> = BTreeMap::new();
+        for (i, zone) in names.iter().enumerate() {
+            let main = Cell { called: Calls::default(), ..cell(Traffic { requests: 30_000.0, ..HEALTHY }, &mut rng) };
+            let failing = if i == 1 && step >= FAULT_FROM { 0.5 } else { 0.002 };
+            let minor = cell(Traffic { requests: 60.0, failing, ..HEALTHY }, &mut rng);
+            cells.entry(ServiceId::new("shop", "main")).or_default().insert(zone.clone(), main);
+            cells.entry(ServiceId::new("shop", "minor")).or_default().insert(zone.clone(), minor);
+        }
+        let snapshot = Snapshot { time, cells, coverage: BTreeMap::new(), gaps: Vec::new(), cluster: None };
+        history.push(&snapshot, &settings);
+        let finding = detect(&history, &Pods::new(), &settings, time).zones.remove(&names[1]).unwrap();
+        if finding.persistent {
+            lasting.push(finding.verdict);
+        }
+    }
+    assert!(!lasting.is_empty());
+    assert!(lasting.iter().all(|v| matches!(v, Verdict::ServiceFault { .. })), "{lasting:?}");
+}
