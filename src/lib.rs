@@ -17,6 +17,8 @@
 pub mod domain;
 pub mod ports;
 
+pub mod kubernetes;
+
 pub mod observe;
 
 pub mod detect;
@@ -30,6 +32,10 @@ pub mod pipeline;
 pub mod isolate;
 
 pub mod audit;
+
+pub mod leadership;
+
+pub mod notify;
 
 pub mod settings;
 

@@ -1,6 +1,6 @@
 //! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,8 +9,8 @@ use thiserror::Error;
 use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
-    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, Record, Request, Snapshot, Verdict,
-    Zone,
+    Assessment, CycleLength, Decision, Effect, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode,
+    OperatorHold, Record, Request, Share, Sight, Snapshot, Verdict, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -28,8 +28,7 @@ pub struct Settings {
     pub detect: detect::Settings,
     pub decide: decide::Settings,
     pub guard: guard::Settings,
-    /// Whether decisions have no hands.
-    pub rehearsal: bool,
+    pub mode: Mode,
 }
 
 #[derive(Debug, Error)]
@@ -50,9 +49,10 @@ fn gap_key(gap: &Gap) -> GapKey {
 #[derive(Debug, Clone, Default)]
 struct Standing {
     suspect: bool,
-    held_by: Option<&'static str>,
+    held_by: Option<String>,
+    /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
-    before_rps: f64,
+    ineffective: bool,
 }
 
 /// The state of one mesh under watch.
@@ -64,7 +64,9 @@ pub struct Pipeline {
     gaps: BTreeMap<GapKey, (u32, Gap)>,
     store: Arc<dyn IsolationStore>,
     audit: Arc<dyn AuditSink>,
-    assessment: Option<Assessment>,
+    /// Whether this replica is the one that acts.
+    leads: bool,
+    sight: Option<Arc<Sight>>,
 }
 
 impl Pipeline {
@@ -75,16 +77,26 @@ impl Pipeline {
         audit: Arc<dyn AuditSink>,
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
-        Self { settings, history, standings: BTreeMap::new(), gaps: BTreeMap::new(), store, audit, assessment: None }
+        let (standings, gaps) = (BTreeMap::new(), BTreeMap::new());
+        Self { settings, history, standings, gaps, store, audit, leads: true, sight: None }
     }
 
     pub const fn history(&self) -> &History {
         &self.history
     }
 
-    /// The newest judgement.
-    pub const fn assessment(&self) -> Option<&Assessment> {
-        self.assessment.as_ref()
+    /// What the newest cycle saw, and what was made of it.
+    pub const fn sight(&self) -> Option<&Arc<Sight>> {
+        self.sight.as_ref()
+    }
+
+    /// Says whether this replica is the one that acts.
+    pub const fn lead(&mut self, leads: bool) {
+        self.leads = leads;
+    }
+
+    fn acts(&self) -> bool {
+        self.leads && self.settings.mode != Mode::Observe
     }
 
     /// Takes in a past cycle, of which nothing is decided.
@@ -101,19 +113,21 @@ impl Pipeline {
     ) -> Result<(), TickError> {
         self.history.push(snapshot, &self.settings.detect);
         let assessment = self.judge(observer, snapshot, now).await;
+        let sight = Arc::new(Sight { snapshot: snapshot.clone(), assessment });
+        self.sight = Some(Arc::clone(&sight));
         let isolations = self.store.list().await?;
-        self.note_gaps(snapshot, &assessment, &isolations).await?;
-        for (zone, decision) in decide::decide(&assessment, &isolations, &self.settings.decide) {
-            let Some(finding) = assessment.zones.get(&zone) else { continue };
+        let holds = self.store.holds().await?;
+        self.note_gaps(&sight, &isolations).await?;
+        for (zone, decision) in decide::decide(&sight.assessment, &isolations, &self.settings.decide) {
+            let Some(finding) = sight.assessment.zones.get(&zone) else { continue };
             self.note_suspicion(&zone, finding, &decision, snapshot.time).await?;
             match decision {
                 Decision::Hold(reason) => self.hold(&zone, finding, reason, snapshot.time).await?,
-                Decision::Isolate(request) => self.isolate(request, snapshot, &assessment, finding, now).await?,
+                Decision::Isolate(request) => self.isolate(request, &sight, finding, &holds, now).await?,
             }
         }
         self.note_effect(snapshot, &isolations).await?;
-        self.assessment = Some(assessment);
-        Ok(())
+        self.end_holds(&sight, &holds).await
     }
 
     /// Detects, looks closer at what is unsettled, and detects again.
@@ -138,12 +152,8 @@ impl Pipeline {
     }
 
     /// Gaps of the snapshot, and those that judging came upon. One that lasts goes on record, and its end too.
-    async fn note_gaps(
-        &mut self,
-        snapshot: &Snapshot,
-        assessment: &Assessment,
-        isolations: &[Isolation],
-    ) -> Result<(), AuditError> {
+    async fn note_gaps(&mut self, sight: &Sight, isolations: &[Isolation]) -> Result<(), AuditError> {
+        let Sight { snapshot, assessment } = sight;
         let judged = assessment.zones.values().flat_map(|finding| match &finding.verdict {
             Verdict::Inconclusive { gaps } => gaps.as_slice(),
             Verdict::Healthy
@@ -153,7 +163,7 @@ impl Pipeline {
             | Verdict::RegionalFault
             | Verdict::FaultElsewhere { .. } => &[],
         });
-        let isolated = |zone: &Zone| isolations.iter().any(|i| i.active() && i.zone == *zone);
+        let isolated = |zone: &Zone| isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
         // That an isolated zone gets no requests is what was wanted.
         let unexpected = |gap: &&Gap| !matches!(gap, Gap::NoTraffic { zone } if isolated(zone));
         let seen: BTreeMap<GapKey, &Gap> =
@@ -231,9 +241,14 @@ impl Pipeline {
         let worth_a_record = match reason {
             HoldReason::NoFault
             | HoldReason::NotYetPersistent { .. }
+            | HoldReason::NotApproved
             | HoldReason::AlreadyIsolated
             | HoldReason::StaleData { .. } => false,
-            HoldReason::TooNarrow { .. }
+            HoldReason::NotLeader
+            | HoldReason::OperatorHold { .. }
+            | HoldReason::Invalid { .. }
+            | HoldReason::Refused { .. }
+            | HoldReason::TooNarrow { .. }
             | HoldReason::SingleInstance { .. }
             | HoldReason::FaultElsewhere { .. }
             | HoldReason::RegionalFault
@@ -254,7 +269,7 @@ impl Pipeline {
         time: Timestamp,
     ) -> Result<(), AuditError> {
         let standing = self.standings.entry(zone.clone()).or_default();
-        if standing.held_by.replace(reason.as_str()) == Some(reason.as_str()) {
+        if standing.held_by.replace(reason.as_str().to_owned()).as_deref() == Some(reason.as_str()) {
             return Ok(());
         }
         let message = format!("{zone} is not isolated: {reason}. Seen: {}", strongest(finding));
@@ -267,13 +282,21 @@ impl Pipeline {
     async fn isolate(
         &mut self,
         request: Request,
-        snapshot: &Snapshot,
-        assessment: &Assessment,
+        sight: &Sight,
         finding: &Finding,
+        holds: &BTreeMap<Zone, OperatorHold>,
         now: Timestamp,
     ) -> Result<(), TickError> {
+        let snapshot = &sight.snapshot;
         let isolations = self.store.list().await?;
-        let situation = Situation { snapshot, assessment, isolations: &isolations };
+        let situation = Situation {
+            snapshot,
+            assessment: &sight.assessment,
+            cluster: snapshot.cluster.as_ref(),
+            isolations: &isolations,
+            holds,
+            leads: self.leads,
+        };
         let not_evaluated = match guard::admit(&situation, &request, &self.settings.guard, now) {
             Ok(not_evaluated) => not_evaluated,
             Err(reason) => return Ok(self.blocked(&request.zone, finding, reason, snapshot.time).await?),
@@ -281,7 +304,11 @@ impl Pipeline {
         let zone = request.zone;
         let message = format!(
             "{zone} {} isolated for {}: alone in being worse, for {} where {} suffice: {}",
-            if self.settings.rehearsal { "would be" } else { "is to be" },
+            match self.settings.mode {
+                Mode::Observe => "would be",
+                Mode::Recommend => "should, once a person approves, be",
+                Mode::Enforce => "is to be",
+            },
             request.expires_after,
             finding.lasted,
             finding.needed,
@@ -291,38 +318,67 @@ impl Pipeline {
         record.verdict = Some(finding.verdict.clone());
         record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
         self.record(record, Some(&zone)).await?;
-        let standing = self.standings.entry(zone.clone()).or_default();
-        standing.held_by = None;
-        standing.before_rps = mean(&standing.served) / self.history.cycle().as_secs_f64();
-        let isolation = Isolation::new(zone, request.origin, message, now, request.expires_after);
-        Ok(self.store.create(isolation).await?)
+        self.standings.entry(zone.clone()).or_default().held_by = None;
+        let spec = IsolationSpec {
+            zone,
+            origin: request.origin,
+            reason: message,
+            evidence: request.evidence.iter().map(ToString::to_string).collect(),
+            expires_at: now + request.expires_after.signed(),
+            share: Share::NONE,
+            only: BTreeSet::new(),
+            overrides: BTreeSet::new(),
+            approved: self.settings.mode != Mode::Recommend,
+        };
+        Ok(self.store.create(spec, now).await?)
     }
 
-    /// Follows each zone's traffic, and notes when it shows an isolation.
+    /// Follows each zone's traffic, and notes whether it shows an isolation.
     async fn note_effect(&mut self, snapshot: &Snapshot, isolations: &[Isolation]) -> Result<(), TickError> {
         if snapshot.global_gaps().next().is_some() {
             return Ok(());
         }
+        let cycle = self.history.cycle();
         for zone in self.history.zones().to_vec() {
             let standing = self.standings.entry(zone.clone()).or_default();
-            standing.served.push_front(snapshot.served_by(&zone).total);
-            standing.served.truncate(TRAFFIC_CYCLES);
-            let waiting = isolations
-                .iter()
-                .any(|i| i.zone == zone && i.isolated_at.is_some() && i.active() && i.effective.is_none());
-            if !waiting || self.settings.rehearsal {
+            let Some(isolation) = isolations.iter().find(|i| i.holds_zone_out() && *i.zone() == zone) else {
+                standing.served.push_front(snapshot.served_by(&zone).total);
+                standing.served.truncate(TRAFFIC_CYCLES);
+                standing.ineffective = false;
+                continue;
+            };
+            let before_rps = match &isolation.effect {
+                Some(effect) => effect.before_rps,
+                None => mean(&standing.served) / cycle.as_secs_f64(),
+            };
+            let Some(effect) = decide::effect(isolation, before_rps, snapshot, cycle).filter(|_| self.leads) else {
+                continue;
+            };
+            if self.settings.mode == Mode::Observe || isolation.returning_since.is_some() {
                 continue;
             }
-            let after_rps = standing.served[0] / self.history.cycle().as_secs_f64();
-            if let Some(effective) = decide::effect(standing.before_rps, after_rps, snapshot.time) {
-                let message = format!(
-                    "the isolation of {zone} shows: its servers answered {:.1} requests/s before and {:.1} now",
-                    effective.before_rps, effective.after_rps
-                );
-                let mut record = Record::new(snapshot.time, Event::Effective, message);
-                record.effective = Some(effective);
+            let shown_now = effect.shown() && isolation.effect.as_ref().is_none_or(|earlier| !earlier.shown());
+            let late = decide::ineffective(isolation, &effect, snapshot.time) && !standing.ineffective;
+            standing.ineffective |= late;
+            self.store.save_effect(&zone, &effect).await?;
+            if shown_now || late {
+                let event = if shown_now { Event::Effective } else { Event::Ineffective };
+                let mut record = Record::new(snapshot.time, event, effect_in_words(&zone, &effect));
+                record.effective = Some(effect);
                 self.record(record, Some(&zone)).await?;
-                self.store.save_effective(&zone, effective).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An operator's restore stands as long as the fault it was made in.
+    async fn end_holds(&self, sight: &Sight, holds: &BTreeMap<Zone, OperatorHold>) -> Result<(), TickError> {
+        for (zone, hold) in holds.iter().filter(|(_, hold)| hold.until_healthy && self.acts()) {
+            let healthy = sight.assessment.zones.get(zone).is_some_and(|f| f.verdict == Verdict::Healthy);
+            if healthy && !self.history.watched(zone) {
+                let message = format!("{zone} is healthy: the hold of {} ends ({})", hold.since, hold.why);
+                self.record(Record::new(sight.snapshot.time, Event::Clear, message), Some(zone)).await?;
+                self.store.release(zone).await?;
             }
         }
         Ok(())
@@ -330,7 +386,7 @@ impl Pipeline {
 
     async fn record(&self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {
         record.zone = zone.cloned();
-        record.rehearsal = self.settings.rehearsal && record.event == Event::Isolate;
+        record.rehearsal = self.settings.mode == Mode::Observe && record.event == Event::Isolate;
         self.audit.append(record).await
     }
 }
@@ -346,6 +402,16 @@ fn unsettled_as_gaps(mut assessment: Assessment, why: &str) -> Assessment {
 
 fn strongest(finding: &Finding) -> String {
     finding.evidence.first().map_or_else(|| "no evidence".to_owned(), ToString::to_string)
+}
+
+fn effect_in_words(zone: &Zone, effect: &Effect) -> String {
+    let figures =
+        format!("its servers answered {:.1} requests/s before and {:.1} now", effect.before_rps, effect.after_rps);
+    if let Some(seconds) = effect.shown_after_s {
+        return format!("the isolation of {zone} shows after {seconds} s: {figures}");
+    }
+    let remains = effect.residual.iter().map(|r| format!("{} {:.1}/s ({})", r.service, r.rps, r.why));
+    format!("the isolation of {zone} does not show: {figures}; {}", remains.collect::<Vec<_>>().join("; "))
 }
 
 fn mean(values: &VecDeque<f64>) -> f64 {

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use crate::domain::isolation::{Effective, Granularity, Receipt, Share, StepName};
+use std::collections::BTreeMap;
+
+use crate::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use crate::domain::verdict::Suspect;
 use crate::domain::{Isolation, PodCalls, Record, Snapshot, Zone};
 
@@ -27,20 +29,30 @@ pub struct ObserveError(pub String);
 
 /// Keeps isolations. What is in it is the only memory of action.
 ///
-/// Guarantees: at most one active isolation a zone; `save` is durable when it returns.
+/// Guarantees: at most one active isolation a zone; `save` is durable when it returns, and refused for an episode that is
+/// gone. What begins and ends outlives the process.
 #[async_trait]
 pub trait IsolationStore: Send + Sync {
     /// All isolations, active and past, oldest first.
     async fn list(&self) -> Result<Vec<Isolation>, StoreError>;
 
     /// Begins an isolation; refused if the zone has an active one.
-    async fn create(&self, isolation: Isolation) -> Result<(), StoreError>;
+    async fn create(&self, spec: IsolationSpec, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Replaces the ledger of the zone's active isolation. What the metrics say of it has another owner.
+    /// Replaces the ledger of an isolation. What the metrics say of it has another owner. One that has ended goes into the
+    /// zone's past.
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError>;
 
     /// Notes what the metrics say of the zone's active isolation.
-    async fn save_effective(&self, zone: &Zone, effective: Effective) -> Result<(), StoreError>;
+    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError>;
+
+    /// Zones that an operator wants not to be isolated automatically.
+    async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError>;
+
+    async fn hold(&self, zone: &Zone, hold: OperatorHold) -> Result<(), StoreError>;
+
+    /// Ends a hold that was to last until the zone is healthy.
+    async fn release(&self, zone: &Zone) -> Result<(), StoreError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,6 +61,16 @@ pub enum StoreError {
     AlreadyActive(Zone),
     #[error("the zone {0} has no active isolation")]
     NotActive(Zone),
+    #[error(
+        "the ended ZoneIsolation {0} is somebody's own, and stands in the way of a new one: delete it, or change it"
+    )]
+    InTheWay(Zone),
+    /// What can't be stored at all, such as a zone whose name is no name of an object.
+    #[error("{0}")]
+    Impossible(String),
+    /// Worth another try.
+    #[error("the isolations can't be read or written: {0}")]
+    Unavailable(String),
 }
 
 /// One reversible way to take a zone out of rotation.
@@ -64,7 +86,8 @@ pub trait IsolationStep: Send + Sync {
     /// What undo will restore.
     async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError>;
 
-    /// Gives the zone this share of its usual traffic.
+    /// Gives the zone this share of its usual traffic. Run again and again while an isolation lasts, it brings newcomers in
+    /// line, and mends what somebody changed.
     async fn apply(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError>;
 
     /// Reads back whether it is so.
@@ -79,6 +102,19 @@ pub enum StepError {
     /// A person has to mend something first.
     #[error("{why}")]
     Permanent { why: String },
+}
+
+impl StepError {
+    pub fn soon(why: impl Into<String>) -> Self {
+        Self::Transient { why: why.into(), retry_after: SignedDuration::from_secs(1) }
+    }
+}
+
+/// Tells people, beside the journal.
+///
+/// Guarantees: never blocks and never fails whoever records; what can't be delivered is dropped and counted.
+pub trait Notifier: Send + Sync {
+    fn notify(&self, record: &Record);
 }
 
 /// Takes records, in order.

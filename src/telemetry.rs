@@ -56,6 +56,7 @@ pub struct Metrics {
     records: Family<EventLabels, Counter>,
     verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
     services: Gauge,
+    leader: Gauge,
     seen_usage: Mutex<(u64, u64, u64)>,
 }
 
@@ -73,6 +74,7 @@ impl Default for Metrics {
             records: Family::default(),
             verdicts: Family::default(),
             services: Gauge::default(),
+            leader: Gauge::default(),
             seen_usage: Mutex::default(),
             registry: Registry::default(),
         };
@@ -92,6 +94,7 @@ impl Default for Metrics {
         registry.register("audit_records", "Records written, by event", m.records.clone());
         registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
         registry.register("services", "Services followed", m.services.clone());
+        registry.register("leader", "1 on the replica that acts", m.leader.clone());
         Self { registry, ..metrics }
     }
 }
@@ -115,6 +118,10 @@ impl Metrics {
             let labels = VerdictLabels { zone: zone.to_string(), verdict: finding.verdict.as_str() };
             self.verdicts.get_or_create(&labels).set(1);
         }
+    }
+
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     pub fn failed_cycle(&self) {

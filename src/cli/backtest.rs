@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::render::{self, RecordPrinter};
 use super::{ConfigArguments, Outcome, Output};
-use crate::domain::{CycleLength, Event, Record, Snapshot};
-use crate::isolate::{self, MemoryStore};
+use crate::domain::{CycleLength, Event, Mode, Record};
+use crate::isolate::{Executor, MemoryStore};
 use crate::observe::PrometheusObserver;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{self, Pipeline};
 use crate::ports::{AuditSink, IsolationStore, Observer};
 
 /// Cycles between two words of progress.
@@ -55,8 +55,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let cycle = observer.cycle();
     let audit = Arc::new(RecordPrinter::new(arguments.output));
     let store = Arc::new(MemoryStore::default());
-    let mut pipeline = Pipeline::new(settings.pipeline(), cycle, store.clone(), audit.clone());
+    // The past can only be rehearsed.
+    let rehearsal = pipeline::Settings { mode: Mode::Observe, ..settings.pipeline() };
+    let mut pipeline = Pipeline::new(rehearsal, cycle, store.clone(), audit.clone());
 
+    let mut executor = Executor::trusting(Vec::new(), store.clone(), audit.clone());
     let mut next = cycle.at_or_after(arguments.start);
     let (mut cycles, mut blind) = (0_u64, 0_u64);
     while next <= arguments.end {
@@ -65,8 +68,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         for snapshot in snapshots {
             cycles += 1;
             blind += u64::from(snapshot.global_gaps().next().is_some());
-            let (time, edges) = (snapshot.time, (store.as_ref() as _, audit.as_ref() as _));
-            step(&mut pipeline, &mut observer, &snapshot, time, edges).await?;
+            pipeline.tick(&mut observer, &snapshot, snapshot.time).await?;
+            executor.run_until_idle(snapshot.time).await?;
         }
         next = cycle.at_or_after(last + cycle.signed());
         render::progress(&format!("{cycles} cycles judged, up to {last}"), next > arguments.end);
@@ -95,16 +98,4 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         render::note("warning: nothing could be judged in all of this stretch; its gaps say why");
     }
     Ok(Outcome::Done)
-}
-
-/// One cycle of judgement, and of the rehearsed isolations.
-pub(super) async fn step(
-    pipeline: &mut Pipeline,
-    observer: &mut dyn Observer,
-    snapshot: &Snapshot,
-    now: Timestamp,
-    (store, audit): (&dyn IsolationStore, &dyn AuditSink),
-) -> anyhow::Result<()> {
-    pipeline.tick(observer, snapshot, now).await?;
-    Ok(isolate::advance_all(&[], store, audit, now).await?)
 }

@@ -1,9 +1,11 @@
-//! `zoneward check`: the configuration, and with `--connect` what Prometheus has to show.
+//! `zoneward check`: the configuration, and with `--connect` what Prometheus, the cluster and the name server have to show.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ConfigArguments, Outcome, Output, render};
+use super::{ConfigArguments, Outcome, Output, check_cluster, render};
 use crate::domain::CycleLength;
 use crate::observe::{Inspection, PrometheusObserver};
 use crate::settings::{Settings, SettingsError};
@@ -26,14 +28,14 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Level {
+pub(super) enum Level {
     Ok,
     Warning,
     Problem,
 }
 
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     level: Level,
     what: String,
     found: String,
@@ -42,11 +44,11 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(level: Level, what: &str, found: impl Into<String>) -> Self {
+    pub(super) fn new(level: Level, what: &str, found: impl Into<String>) -> Self {
         Self { level, what: what.to_owned(), found: found.into(), hint: None }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -130,7 +132,11 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured)?;
     let inspection = match observer.inspect(at).await {
         Ok(inspection) => inspection,
-        Err(error) => return Ok(vec![Finding::new(Level::Problem, "prometheus", error.to_string())]),
+        Err(error) => {
+            let mut findings = vec![Finding::new(Level::Problem, "prometheus", error.to_string())];
+            findings.extend(check_cluster::connect(settings, &BTreeSet::new()).await);
+            return Ok(findings);
+        }
     };
     let mut findings = vec![Finding::new(Level::Ok, "prometheus", format!("{} answers", settings.prometheus.url))];
     findings.extend(
@@ -153,6 +159,8 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
         copies => Finding::new(Level::Problem, "completeness", format!("each target is stored {copies} times"))
             .hint("query a de-duplicating endpoint, or add the replica's label to prometheus.matchers"),
     });
+    let named = inspection.zones.iter().map(|(zone, _)| zone.clone()).filter(|z| !z.is_empty() && z != "unknown");
+    findings.extend(check_cluster::connect(settings, &named.collect()).await);
     Ok(findings)
 }
 

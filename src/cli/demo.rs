@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::render::{self, LiveView};
 use super::{Outcome, Output};
 use crate::detect;
-use crate::domain::{CycleLength, Event, Isolation, Period, Record};
-use crate::isolate::{self, MemoryStore};
+use crate::domain::{CycleLength, Event, Isolation, Mode, Period, Record};
+use crate::isolate::{Executor, MemoryStore};
 use crate::pipeline::{self, Pipeline};
-use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, Observer};
+use crate::ports::{AuditError, AuditSink, IsolationStore, Observer};
 use crate::sim::{self, Scenario, World, WorldObserver};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
@@ -80,7 +80,7 @@ struct Story {
     observer: WorldObserver,
     pipeline: Pipeline,
     store: Arc<MemoryStore>,
-    steps: Vec<Arc<dyn IsolationStep>>,
+    executor: Executor,
     narrator: Arc<Narrator>,
     speed: Speed,
     seed: u64,
@@ -95,7 +95,7 @@ impl Story {
     fn new(scenario: Scenario, arguments: &Arguments) -> anyhow::Result<Self> {
         // A fixed day, so that equal seeds print equal lines.
         let start: Timestamp = "2026-01-01T00:00:00Z".parse()?;
-        let mut settings = pipeline::Settings::default();
+        let mut settings = pipeline::Settings { mode: Mode::Enforce, ..pipeline::Settings::default() };
         settings.decide.expires_after = scenario.isolation_expires_after;
         let cycle = cycle(&settings.detect, &scenario);
         let narrator = Arc::new(Narrator::new(arguments.output, start));
@@ -104,7 +104,7 @@ impl Story {
         Ok(Self {
             observer: WorldObserver::new(Arc::clone(&world), cycle),
             pipeline: Pipeline::new(settings, cycle, store.clone(), narrator.clone()),
-            steps: sim::steps(&world),
+            executor: Executor::trusting(sim::steps(&world), store.clone(), narrator.clone()),
             world,
             store,
             narrator,
@@ -135,7 +135,7 @@ impl Story {
                     self.pipeline.tick(&mut self.observer, &snapshot, now).await?;
                 }
             }
-            isolate::advance_all(&self.steps, self.store.as_ref(), self.narrator.as_ref(), now).await?;
+            self.executor.run_until_idle(now).await?;
             self.note_users(now);
             self.pace(now).await;
         }
@@ -181,7 +181,7 @@ impl Story {
                 .unwrap_or_default()
                 .into_iter()
                 .filter(Isolation::active)
-                .map(|i| i.zone)
+                .map(|i| i.spec.zone)
                 .collect();
             self.narrator.view(now, users.success_ratio(), &sights, &isolated);
             tokio::time::sleep(Duration::from_secs_f64(1.0 / times)).await;

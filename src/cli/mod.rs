@@ -3,9 +3,17 @@
 mod audit;
 mod backtest;
 mod check;
+mod check_cluster;
+mod cluster;
+mod crd;
 mod demo;
+mod isolate;
+mod preflight;
+mod remote;
 mod render;
+mod restore;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,14 +33,26 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed, or (check, audit verify, demo) found something wrong
+  1  failed, or (check, preflight, audit verify, demo) found something wrong
   2  the command line is wrong
   3  the configuration is wrong";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch a mesh: poll, judge, and put every change of mind on record.
+    /// Watch a mesh: poll, judge, put every change of mind on record, and act as far as `mode` lets it.
     Run(run::Arguments),
+    /// Isolate a zone by hand, by the same guardrails and steps.
+    Isolate(isolate::Arguments),
+    /// Let an isolation that was recommended begin.
+    Approve(isolate::ApproveArguments),
+    /// Give a zone back, or all by the marks alone.
+    Restore(restore::Arguments),
+    /// Show zones and isolations.
+    Status(status::Arguments),
+    /// Say what isolating a zone now would change, and what speaks against it.
+    Preflight(preflight::Arguments),
+    /// Print the custom resource definitions, for `kubectl apply -f -`.
+    Crd,
     /// Check the configuration, and with --connect what Prometheus has to show.
     Check(check::Arguments),
     /// Judge a past stretch, as `run` would have.
@@ -89,11 +109,26 @@ enum Outcome {
 pub async fn run(arguments: Arguments) -> ExitCode {
     let (format, level) = match &arguments.command {
         Command::Run(run) => (run.log_format(), "info"),
-        Command::Check(_) | Command::Backtest(_) | Command::Demo(_) | Command::Audit(_) => (LogFormat::Text, "warn"),
+        Command::Isolate(_)
+        | Command::Approve(_)
+        | Command::Restore(_)
+        | Command::Status(_)
+        | Command::Preflight(_)
+        | Command::Crd
+        | Command::Check(_)
+        | Command::Backtest(_)
+        | Command::Demo(_)
+        | Command::Audit(_) => (LogFormat::Text, "warn"),
     };
     telemetry::init_logs(format, level);
     let result = match arguments.command {
         Command::Run(arguments) => run::run(arguments).await,
+        Command::Isolate(arguments) => isolate::run(arguments).await,
+        Command::Approve(arguments) => isolate::approve(arguments).await,
+        Command::Restore(arguments) => restore::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Preflight(arguments) => preflight::run(arguments).await,
+        Command::Crd => crd::run(),
         Command::Check(arguments) => check::run(arguments).await,
         Command::Backtest(arguments) => backtest::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,

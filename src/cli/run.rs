@@ -13,13 +13,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ConfigArguments, Outcome, backtest};
+use super::cluster::{self, Hands};
+use super::{ConfigArguments, Outcome};
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Record, Snapshot, Zone};
-use crate::isolate::MemoryStore;
+use crate::domain::{CycleLength, Event, Gap, Mode, Record, Snapshot, Zone};
+use crate::isolate::{Executor, MemoryStore};
 use crate::observe::PrometheusObserver;
-use crate::pipeline::Pipeline;
-use crate::ports::{AuditError, AuditSink, Observer};
+use crate::pipeline::{Pipeline, TickError};
+use crate::ports::{AuditError, AuditSink, IsolationStore, Notifier, Observer};
 use crate::serve::{self, Status};
 use crate::settings::Settings;
 use crate::telemetry::{LogFormat, Metrics};
@@ -70,19 +71,38 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     })?;
     tracing::info!(journal = %journal.path().display(), "audit journal opened");
     let status = Arc::new(DaemonStatus::new(&settings));
-    let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status) });
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let eyes = cluster::look_on(&settings, &tasks, &stop).await?;
+    let notifiers = eyes.notifiers(settings.mode, &tasks, &stop);
+    let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status), notifiers });
     let server = tasks.spawn(serve::serve(listener, status.clone(), stop.clone()));
     sink.append(Record::new(
         super::now(),
         Event::Started,
-        format!("zoneward {} watches {} in observe mode", env!("CARGO_PKG_VERSION"), settings.prometheus.url),
+        format!(
+            "zoneward {} watches {} in {} mode{}",
+            env!("CARGO_PKG_VERSION"),
+            settings.prometheus.url,
+            settings.mode.as_str(),
+            eyes.where_it_acts(settings.mode)
+        ),
     ))
     .await?;
 
+    let hands = match settings.mode {
+        Mode::Observe => None,
+        Mode::Recommend | Mode::Enforce => Some(eyes.hands(&settings, sink.clone(), &tasks, &stop)?),
+    };
+    let store: Arc<dyn IsolationStore> = match &hands {
+        Some(hands) => hands.store.clone(),
+        None => Arc::new(MemoryStore::default()),
+    };
     let daemon = Daemon {
-        store: Arc::new(MemoryStore::default()),
+        rehearsal: Executor::trusting(Vec::new(), store.clone(), sink.clone()),
+        store,
+        hands,
+        eyes,
         settings,
         observer,
         sink: Arc::clone(&sink),
@@ -115,7 +135,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 struct Daemon {
     settings: Settings,
     observer: PrometheusObserver,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn IsolationStore>,
+    /// What advances isolations where nothing else does, in observe mode.
+    rehearsal: Executor,
+    hands: Option<Hands>,
+    eyes: cluster::Eyes,
     sink: Arc<CountingSink>,
     status: Arc<DaemonStatus>,
     seen_until: Option<Timestamp>,
@@ -150,7 +174,7 @@ impl Daemon {
     }
 
     fn pipeline(&self) -> Pipeline {
-        Pipeline::new(self.settings.pipeline(), self.observer.cycle(), self.store.clone(), self.sink.clone())
+        Pipeline::new(self.settings.pipeline(), self.observer.cycle(), Arc::clone(&self.store), self.sink.clone())
     }
 
     async fn measure(&mut self, now: Timestamp) {
@@ -206,7 +230,7 @@ impl Daemon {
         }
         let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
         let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
-        let snapshots = match self.observer.observe(first, due).await {
+        let mut snapshots = match self.observer.observe(first, due).await {
             Ok(snapshots) => {
                 self.seen_until = Some(due);
                 snapshots
@@ -217,17 +241,41 @@ impl Daemon {
                 vec![Snapshot::unobserved(due, Gap::QueryFailed { why: error.to_string() })]
             }
         };
+        if let Some(newest) = snapshots.last_mut() {
+            newest.cluster = self.eyes.view();
+        }
+        pipeline.lead(self.hands.as_ref().is_none_or(Hands::lead));
         for snapshot in &snapshots {
-            backtest::step(pipeline, &mut self.observer, snapshot, due, (self.store.as_ref(), self.sink.as_ref()))
-                .await?;
+            self.judge(pipeline, snapshot, due).await?;
         }
         self.report_usage();
         if let Some(newest) = snapshots.last() {
             self.status.saw(newest);
         }
         self.note_mesh(pipeline);
-        if let Some(assessment) = pipeline.assessment() {
-            self.status.metrics.cycle(assessment, pipeline.history().services(), began.elapsed().as_secs_f64());
+        if let Some(sight) = pipeline.sight() {
+            let took_s = began.elapsed().as_secs_f64();
+            self.status.metrics.cycle(&sight.assessment, pipeline.history().services(), took_s);
+            if let Some(hands) = &self.hands {
+                self.status.metrics.leads(hands.lead());
+                hands.show(Arc::clone(sight), due).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One cycle of judgement; in observe mode, of rehearsed isolations too. Without the store nothing is decided.
+    async fn judge(&mut self, pipeline: &mut Pipeline, snapshot: &Snapshot, due: Timestamp) -> anyhow::Result<()> {
+        match pipeline.tick(&mut self.observer, snapshot, due).await {
+            Ok(()) => {}
+            Err(TickError::Store(error)) => {
+                self.status.metrics.failed_cycle();
+                tracing::error!("nothing is decided in this cycle: {error}");
+            }
+            Err(error @ TickError::Audit(_)) => return Err(error.into()),
+        }
+        if self.hands.is_none() {
+            self.rehearsal.run_until_idle(due).await?;
         }
         Ok(())
     }
@@ -249,18 +297,20 @@ impl Daemon {
     }
 }
 
-/// The journal, with a count of its records.
+/// The journal, with a count of its records; people are told once a record is durable.
 struct CountingSink {
     journal: Journal,
     status: Arc<DaemonStatus>,
+    notifiers: Vec<Arc<dyn Notifier>>,
 }
 
 #[async_trait]
 impl AuditSink for CountingSink {
     async fn append(&self, record: Record) -> Result<(), AuditError> {
         let event = record.event;
-        self.journal.append(record).await?;
+        self.journal.append(record.clone()).await?;
         self.status.metrics.record(event);
+        self.notifiers.iter().for_each(|notifier| notifier.notify(&record));
         Ok(())
     }
 }

@@ -3,8 +3,10 @@
 mod effect;
 mod settings;
 
-pub use effect::effect;
+pub use effect::{effect, ineffective};
 pub use settings::Settings;
+
+use std::collections::BTreeSet;
 
 use crate::domain::{Assessment, Decision, Finding, HoldReason, Isolation, Origin, Request, Verdict, Zone};
 
@@ -15,12 +17,12 @@ pub fn decide(assessment: &Assessment, isolations: &[Isolation], settings: &Sett
     let severity = |finding: &Finding| finding.evidence.iter().map(|e| e.severity).fold(0.0, f64::max);
     let mut zones: Vec<(&Zone, &Finding)> = assessment.zones.iter().collect();
     zones.sort_by(|a, b| severity(b.1).total_cmp(&severity(a.1)).then_with(|| a.0.cmp(b.0)));
-    let isolated = |zone: &Zone| isolations.iter().any(|i| i.active() && i.zone == *zone);
+    let isolation = |zone: &Zone| isolations.iter().find(|i| i.active() && i.zone() == zone);
     let decision = |(zone, finding): (&Zone, &Finding)| {
-        let hold_or_isolate = if isolated(zone) {
-            Decision::Hold(HoldReason::AlreadyIsolated)
-        } else {
-            for_zone(zone, finding, settings)
+        let hold_or_isolate = match isolation(zone) {
+            Some(isolation) if !isolation.spec.approved => Decision::Hold(HoldReason::NotApproved),
+            Some(_) => Decision::Hold(HoldReason::AlreadyIsolated),
+            None => for_zone(zone, finding, settings),
         };
         (zone.clone(), hold_or_isolate)
     };
@@ -38,6 +40,7 @@ fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
                 origin: Origin::Detector,
                 expires_after: settings.expires_after,
                 evidence: finding.evidence.clone(),
+                overrides: BTreeSet::new(),
             });
         }
         Verdict::ZoneFault => HoldReason::NotYetPersistent { lasted: finding.lasted, needed: finding.needed },

@@ -1,15 +1,71 @@
-//! What the cluster looks like, as far as guardrails need it.
+//! What the cluster looks like: nodes, pods and services, as far as guardrails and steps need them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::{ServiceId, Zone};
 
-/// Capacity by zone at one moment.
+/// The cluster at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterView {
-    pub zones: BTreeMap<Zone, ZoneNodes>,
-    /// Endpoints that are ready and not drained.
-    pub ready_endpoints: BTreeMap<ServiceId, BTreeMap<Zone, u32>>,
+    pub nodes: BTreeMap<String, Node>,
+    pub pods: BTreeMap<PodId, Pod>,
+    pub services: BTreeMap<ServiceId, Service>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    pub zone: Option<Zone>,
+    /// Whether new pods may come here, as far as others are concerned: ready, not cordoned, without others' taints.
+    pub available: bool,
+    /// Whether it carries our taint.
+    pub tainted: bool,
+    /// Never to be touched, as its owner says.
+    pub exempt: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodId {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for PodId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub uid: String,
+    pub node: Option<String>,
+    pub zone: Option<Zone>,
+    /// Whether it is an endpoint of its services.
+    pub ready: bool,
+    pub draining: Draining,
+    /// Whether a proxy of the mesh serves it.
+    pub in_mesh: bool,
+    /// Why it is never drained, if so.
+    pub exempt: Option<String>,
+    /// Those whose selector it matches, headless ones included.
+    pub services: BTreeSet<ServiceId>,
+}
+
+/// Whether, and by whom, a pod is taken out of the mesh's endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Draining {
+    #[default]
+    No,
+    /// By us, for the isolation of that zone.
+    Ours(Zone),
+    Others,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Callers know its pods by name, and choose among them without the mesh.
+    pub headless: bool,
 }
 
 /// A zone's nodes, and how many take no new pods for whatever reason but ours.
@@ -23,5 +79,47 @@ impl ZoneNodes {
     /// Whether others took the zone out already: most of its nodes are unavailable.
     pub const fn is_out(self) -> bool {
         self.nodes > 0 && self.unavailable * 2 > self.nodes
+    }
+}
+
+impl ClusterView {
+    pub fn zones(&self) -> BTreeMap<&Zone, ZoneNodes> {
+        let mut zones: BTreeMap<&Zone, ZoneNodes> = BTreeMap::new();
+        for node in self.nodes.values() {
+            let Some(zone) = &node.zone else { continue };
+            let count = zones.entry(zone).or_default();
+            count.nodes += 1;
+            count.unavailable += u32::from(!node.available);
+        }
+        zones
+    }
+
+    /// Whether the mesh balances the service's calls over its endpoints.
+    pub fn balanced(&self, service: &ServiceId) -> bool {
+        self.services.get(service).is_some_and(|service| !service.headless)
+    }
+
+    /// Endpoints of each balanced service, by zone, that are ready and not drained.
+    pub fn ready_endpoints(&self) -> BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> {
+        let mut endpoints: BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> = BTreeMap::new();
+        for pod in self.pods.values().filter(|pod| pod.ready && pod.draining == Draining::No) {
+            let Some(zone) = &pod.zone else { continue };
+            for service in pod.services.iter().filter(|service| self.balanced(service)) {
+                *endpoints.entry(service).or_default().entry(zone).or_default() += 1;
+            }
+        }
+        endpoints
+    }
+
+    /// Balanced services with pods in the zone that may be drained, but with fewer than so many ready endpoints elsewhere.
+    pub fn services_short_elsewhere(&self, zone: &Zone, fewest: u32) -> BTreeMap<&ServiceId, u32> {
+        let endpoints = self.ready_endpoints();
+        let elsewhere = |service: &ServiceId| -> u32 {
+            let zones = endpoints.get(service).into_iter().flatten();
+            zones.filter(|(z, _)| **z != zone).map(|(_, count)| count).sum()
+        };
+        let here = self.pods.values().filter(|pod| pod.zone.as_ref() == Some(zone) && pod.exempt.is_none());
+        let services: BTreeSet<&ServiceId> = here.flat_map(|pod| &pod.services).filter(|s| self.balanced(s)).collect();
+        services.into_iter().map(|s| (s, elsewhere(s))).filter(|(_, ready)| *ready < fewest).collect()
     }
 }

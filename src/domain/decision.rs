@@ -1,11 +1,12 @@
 //! What is to be done about it, and why nothing is done when nothing is.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Evidence, Origin, Period, ServiceId, Zone};
+use super::{Evidence, Isolation, Origin, Period, ServiceId, Zone};
 
 /// How far the daemon may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,20 @@ pub enum Mode {
     /// Judge, decide and record, with no hands: every decision is a rehearsal.
     #[default]
     Observe,
+    /// Create isolations, and wait until a person approves each.
+    Recommend,
+    /// Isolate.
+    Enforce,
+}
+
+impl Mode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Recommend => "recommend",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// What a cycle decides for one zone.
@@ -23,13 +38,29 @@ pub enum Decision {
     Isolate(Request),
 }
 
-/// A wish to isolate a zone.
+/// A wish to isolate a zone, as guardrails see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub zone: Zone,
     pub origin: Origin,
     pub expires_after: Period,
     pub evidence: Vec<Evidence>,
+    /// Guardrails that need not pass, by name.
+    pub overrides: BTreeSet<String>,
+}
+
+impl Request {
+    /// What an isolation that waits to begin asks for.
+    pub fn of(isolation: &Isolation, now: Timestamp) -> Self {
+        let left_s = isolation.spec.expires_at.duration_since(now).as_secs().max(0);
+        Self {
+            zone: isolation.zone().clone(),
+            origin: isolation.spec.origin,
+            expires_after: Period::from_secs(left_s),
+            evidence: Vec::new(),
+            overrides: isolation.spec.overrides.clone(),
+        }
+    }
 }
 
 /// Why nothing is done. Equal in rank to what is done: recorded, counted and explained.
@@ -37,24 +68,72 @@ pub struct Request {
 #[serde(tag = "hold", rename_all = "snake_case")]
 pub enum HoldReason {
     NoFault,
-    NotYetPersistent { lasted: Period, needed: Period },
-    TooNarrow { affected_share: f64, needed_share: f64 },
-    SingleInstance { pod: String },
-    FaultElsewhere { why: String },
+    /// Another replica acts.
+    NotLeader,
+    /// A person has not approved it yet.
+    NotApproved,
+    /// A person wants no automatic isolation of the zone.
+    OperatorHold {
+        since: Timestamp,
+        why: String,
+    },
+    /// It can't be done as it was asked for.
+    Invalid {
+        why: String,
+    },
+    /// As it was put on record earlier: the kind of guardrail, and what it said.
+    Refused {
+        kind: String,
+        why: String,
+    },
+    NotYetPersistent {
+        lasted: Period,
+        needed: Period,
+    },
+    TooNarrow {
+        affected_share: f64,
+        needed_share: f64,
+    },
+    SingleInstance {
+        pod: String,
+    },
+    FaultElsewhere {
+        why: String,
+    },
     RegionalFault,
-    StaleData { why: String },
+    StaleData {
+        why: String,
+    },
     AlreadyIsolated,
-    AnotherZoneIsolated { zones: Vec<Zone>, allowed: u32 },
-    TooFewHealthyZones { healthy: u32, needed: u32 },
-    UnreachableService { services: Vec<ServiceId> },
-    CoolingDown { until: Timestamp },
-    BudgetSpent { isolations: u32, allowed: u32 },
+    AnotherZoneIsolated {
+        zones: Vec<Zone>,
+        allowed: u32,
+    },
+    TooFewHealthyZones {
+        healthy: u32,
+        needed: u32,
+    },
+    UnreachableService {
+        services: Vec<ServiceId>,
+    },
+    CoolingDown {
+        until: Timestamp,
+    },
+    BudgetSpent {
+        isolations: u32,
+        allowed: u32,
+    },
 }
 
 impl HoldReason {
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::NoFault => "no_fault",
+            Self::NotLeader => "not_leader",
+            Self::NotApproved => "not_approved",
+            Self::OperatorHold { .. } => "operator_hold",
+            Self::Invalid { .. } => "invalid",
+            Self::Refused { kind, .. } => kind,
             Self::NotYetPersistent { .. } => "not_yet_persistent",
             Self::TooNarrow { .. } => "too_narrow",
             Self::SingleInstance { .. } => "single_instance",
@@ -75,6 +154,10 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFault => write!(f, "there is no fault"),
+            Self::NotLeader => write!(f, "another replica leads, and acts"),
+            Self::NotApproved => write!(f, "a person has to approve it"),
+            Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since}: {why}"),
+            Self::Invalid { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {
                 write!(f, "it has been seen for {lasted} and must last {needed}")
             }

@@ -1,53 +1,84 @@
 //! An isolation: who asked for it, until when, and how far each step has come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Period, Zone};
+use super::{HoldReason, ServiceId, Zone};
 
 /// One episode of a zone out of rotation. The spec is what is wanted; the rest is the ledger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Isolation {
-    pub zone: Zone,
-    pub origin: Origin,
-    pub reason: String,
+    /// Tells episodes of a zone apart.
+    pub id: String,
+    pub spec: IsolationSpec,
     pub requested_at: Timestamp,
-    pub expires_at: Timestamp,
-    /// What share of the zone's usual traffic it may have.
-    pub share: Share,
     /// Set when somebody wants the zone back before it expires.
     pub restore_requested_at: Option<Timestamp>,
+    pub admission: Admission,
     pub steps: BTreeMap<StepName, StepEntry>,
     /// When every step had confirmed the isolation, when its undoing began, and when every step was undone.
     pub isolated_at: Option<Timestamp>,
     pub returning_since: Option<Timestamp>,
     pub restored_at: Option<Timestamp>,
-    pub effective: Option<Effective>,
+    pub effect: Option<Effect>,
+    /// Whether it has ended and yet stays, as it is somebody's own: no other of its zone can be made beside it.
+    pub remains: bool,
+}
+
+/// What is wanted of an isolation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IsolationSpec {
+    pub zone: Zone,
+    pub origin: Origin,
+    pub reason: String,
+    /// What the detector saw, in sentences, strongest first.
+    pub evidence: Vec<String>,
+    pub expires_at: Timestamp,
+    /// What share of the zone's usual traffic it may have.
+    pub share: Share,
+    /// The steps to take; none named is all.
+    pub only: BTreeSet<StepName>,
+    /// Guardrails that need not pass, by name.
+    pub overrides: BTreeSet<String>,
+    /// Whether a person, or the mode, lets it act.
+    pub approved: bool,
+}
+
+/// Whether guardrails let an isolation begin.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Admission {
+    #[default]
+    Pending,
+    Refused(HoldReason),
+    Admitted(Timestamp),
 }
 
 impl Isolation {
-    pub fn new(zone: Zone, origin: Origin, reason: String, now: Timestamp, expires_after: Period) -> Self {
+    pub fn new(id: String, spec: IsolationSpec, now: Timestamp) -> Self {
         Self {
-            zone,
-            origin,
-            reason,
+            id,
+            spec,
             requested_at: now,
-            expires_at: now + expires_after.signed(),
-            share: Share::NONE,
             restore_requested_at: None,
+            admission: Admission::Pending,
             steps: BTreeMap::new(),
             isolated_at: None,
             returning_since: None,
             restored_at: None,
-            effective: None,
+            effect: None,
+            remains: false,
         }
     }
 
+    pub const fn zone(&self) -> &Zone {
+        &self.spec.zone
+    }
+
     pub fn expired(&self, now: Timestamp) -> bool {
-        now >= self.expires_at
+        now >= self.spec.expires_at
     }
 
     /// Whether the zone is to be given back.
@@ -55,16 +86,30 @@ impl Isolation {
         self.restore_requested_at.is_some() || self.expired(now)
     }
 
-    /// Whether the zone is, or may still be, out of rotation.
+    /// Whether it has not ended: it waits to begin, or the zone is, or may still be, out of rotation.
     pub const fn active(&self) -> bool {
         self.restored_at.is_none()
+    }
+
+    pub const fn admitted_at(&self) -> Option<Timestamp> {
+        match self.admission {
+            Admission::Admitted(at) => Some(at),
+            Admission::Pending | Admission::Refused(_) => None,
+        }
+    }
+
+    /// Whether the zone is, or may be, out of rotation on its account.
+    pub const fn holds_zone_out(&self) -> bool {
+        self.active() && self.admitted_at().is_some()
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
+    /// zoneward's own judgement.
     Detector,
+    /// A person, or what a person set up.
     Operator,
 }
 
@@ -101,6 +146,10 @@ impl Share {
     /// At most 100.
     pub const fn percent(percent: u8) -> Self {
         Self(if percent > 100 { 100 } else { percent })
+    }
+
+    pub const fn as_percent(self) -> u8 {
+        self.0
     }
 
     pub fn as_fraction(self) -> f64 {
@@ -178,9 +227,38 @@ impl StepState {
 }
 
 /// What the metrics say about an isolation: requests per second that the zone's servers answered.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Effective {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
     pub before_rps: f64,
     pub after_rps: f64,
+    pub measured_at: Timestamp,
+    /// How long after its admission the traffic had fallen to what may remain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_after_s: Option<i64>,
+    /// The traffic that remains, the most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residual: Vec<Residual>,
+}
+
+impl Effect {
+    pub fn shown(&self) -> bool {
+        self.shown_after_s.is_some()
+    }
+}
+
+/// Traffic that a service's servers in the zone still answer, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Residual {
+    pub service: ServiceId,
+    pub rps: f64,
+    pub why: String,
+}
+
+/// An operator wants no automatic isolation of a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorHold {
     pub since: Timestamp,
+    pub why: String,
+    /// Whether it ends by itself once the zone is healthy: it came of a restore, and lasts as long as that fault.
+    pub until_healthy: bool,
 }

@@ -11,9 +11,11 @@ pub mod zone;
 
 pub use cluster::ClusterView;
 pub use decision::{Decision, HoldReason, Mode, Request};
-pub use isolation::{Isolation, Origin, Receipt, Share, StepName, StepState};
+pub use isolation::{
+    Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
+};
 pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodCalls, Snapshot};
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
-pub use verdict::{Assessment, Evidence, Finding, Signal, Vantage, Verdict};
+pub use verdict::{Assessment, Evidence, Finding, Sight, Signal, Vantage, Verdict};
 pub use zone::{ServiceId, ServicePattern, Zone};

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::isolation::{Effective, StepName, StepState};
+use super::isolation::{Effect, StepName, StepState};
 use super::{Evidence, HoldReason, Verdict, Zone};
 
 /// One entry of the audit journal, and one line of a backtest's or demo's output.
@@ -31,7 +31,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effective: Option<Effective>,
+    pub effective: Option<Effect>,
     /// Guardrails that could not be evaluated, as they need what was not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_evaluated: Vec<String>,
@@ -114,6 +114,9 @@ pub enum Event {
     Blocked,
     /// A zone is to be isolated.
     Isolate,
+    /// An isolation that somebody asked for may begin, or may not, and why.
+    Admitted,
+    Refused,
     /// A suspect zone is like its peers again.
     Clear,
     /// The data began, or ceased, to allow a judgement.
@@ -123,8 +126,9 @@ pub enum Event {
     Step,
     /// Every step has confirmed the isolation.
     Isolated,
-    /// The metrics show the isolation.
+    /// The metrics show the isolation, or do not.
     Effective,
+    Ineffective,
     /// A zone is to be given back.
     Restore,
     /// Every step was undone.
@@ -143,12 +147,15 @@ impl Event {
             Self::Suspect => "suspect",
             Self::Blocked => "blocked",
             Self::Isolate => "isolate",
+            Self::Admitted => "admitted",
+            Self::Refused => "refused",
             Self::Clear => "clear",
             Self::Gap => "gap",
             Self::Observed => "observed",
             Self::Step => "step",
             Self::Isolated => "isolated",
             Self::Effective => "effective",
+            Self::Ineffective => "ineffective",
             Self::Restore => "restore",
             Self::Restored => "restored",
             Self::Fault => "fault",

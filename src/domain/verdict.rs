@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Gap, Nats, Period, ServiceId, Zone};
+use super::{Gap, Nats, Period, ServiceId, Snapshot, Zone};
 
 /// Who saw it. Differential observability is what makes a failure gray (Huang et al., `HotOS` '17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -196,6 +196,13 @@ pub struct Assessment {
     pub zones: BTreeMap<Zone, Finding>,
     /// What a closer look by pod would settle, before anything is done.
     pub unsettled: BTreeSet<Suspect>,
+}
+
+/// What one cycle saw, and what was made of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sight {
+    pub snapshot: Snapshot,
+    pub assessment: Assessment,
 }
 
 /// One service in one zone, to be seen pod by pod over some cycles.

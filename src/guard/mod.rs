@@ -4,47 +4,97 @@ mod settings;
 
 pub use settings::Settings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::domain::{Assessment, HoldReason, Isolation, Request, ServiceId, Snapshot, Verdict, Zone};
+use crate::domain::{
+    Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Request, ServiceId, Snapshot,
+    Verdict, Zone,
+};
 
 /// What guardrails look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     pub snapshot: &'a Snapshot,
     pub assessment: &'a Assessment,
+    /// As new as can be had; `None` where the cluster can't be asked.
+    pub cluster: Option<&'a ClusterView>,
     /// Active and past.
     pub isolations: &'a [Isolation],
+    pub holds: &'a BTreeMap<Zone, OperatorHold>,
+    /// Whether this replica is the one that acts.
+    pub leads: bool,
 }
 
 /// What one guardrail says.
 #[derive(Debug, Clone, PartialEq)]
-enum Outcome {
+pub enum Outcome {
     Passed,
     Held(HoldReason),
     /// What it needs was not there.
     NotEvaluated,
+    /// Somebody said that it need not pass; what it would have said.
+    Overridden(HoldReason),
 }
 
-type Guardrail = fn(&Situation<'_>, &Request, &Settings, Timestamp) -> Outcome;
+type Check = fn(&Situation<'_>, &Request, &Settings, Timestamp) -> Outcome;
+
+struct Guardrail {
+    name: &'static str,
+    /// Whether a person may say that it need not pass. What zoneward promises is not for sale.
+    overridable: bool,
+    check: Check,
+}
+
+const fn promised(name: &'static str, check: Check) -> Guardrail {
+    Guardrail { name, overridable: false, check }
+}
+
+const fn advised(name: &'static str, check: Check) -> Guardrail {
+    Guardrail { name, overridable: true, check }
+}
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [(&str, Guardrail); 8] = [
-    ("stale_data", stale_data),
-    ("regional_fault", regional_fault),
-    ("another_zone_isolated", another_zone_isolated),
-    ("zones_out_by_others", zones_out_by_others),
-    ("too_few_healthy_zones", too_few_healthy_zones),
-    ("unreachable_service", unreachable_service),
-    ("cooling_down", cooling_down),
-    ("budget_spent", budget_spent),
+const GUARDRAILS: [Guardrail; 12] = [
+    promised("not_leader", not_leader),
+    promised("invalid", invalid),
+    advised("stale_data", stale_data),
+    promised("no_fault", no_fault),
+    promised("operator_hold", operator_hold),
+    advised("regional_fault", regional_fault),
+    promised("another_zone_isolated", another_zone_isolated),
+    promised("zones_out_by_others", zones_out_by_others),
+    promised("too_few_healthy_zones", too_few_healthy_zones),
+    advised("unreachable_service", unreachable_service),
+    advised("cooling_down", cooling_down),
+    advised("budget_spent", budget_spent),
 ];
 
-/// Lets a request pass, with the guardrails that could not be evaluated, or says the first reason why not.
+/// Those that a request may override.
+pub fn overridable() -> impl Iterator<Item = &'static str> {
+    GUARDRAILS.iter().filter(|guardrail| guardrail.overridable).map(|guardrail| guardrail.name)
+}
+
+/// What each guardrail says, in order.
 ///
 /// Pure; met by detector and person alike.
+pub fn examine(
+    situation: &Situation<'_>,
+    request: &Request,
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<(&'static str, Outcome)> {
+    let outcome = |guardrail: &Guardrail| match (guardrail.check)(situation, request, settings, now) {
+        Outcome::Held(reason) if guardrail.overridable && request.overrides.contains(guardrail.name) => {
+            Outcome::Overridden(reason)
+        }
+        said @ (Outcome::Passed | Outcome::Held(_) | Outcome::NotEvaluated | Outcome::Overridden(_)) => said,
+    };
+    GUARDRAILS.iter().map(|guardrail| (guardrail.name, outcome(guardrail))).collect()
+}
+
+/// Lets a request pass, with the guardrails that could not be evaluated, or says the first reason why not.
 pub fn admit(
     situation: &Situation<'_>,
     request: &Request,
@@ -52,9 +102,9 @@ pub fn admit(
     now: Timestamp,
 ) -> Result<Vec<&'static str>, HoldReason> {
     let mut not_evaluated = Vec::new();
-    for (name, guardrail) in GUARDRAILS {
-        match guardrail(situation, request, settings, now) {
-            Outcome::Passed => {}
+    for (name, outcome) in examine(situation, request, settings, now) {
+        match outcome {
+            Outcome::Passed | Outcome::Overridden(_) => {}
             Outcome::Held(reason) => return Err(reason),
             Outcome::NotEvaluated => not_evaluated.push(name),
         }
@@ -66,19 +116,64 @@ fn held_if(condition: bool, reason: impl FnOnce() -> HoldReason) -> Outcome {
     if condition { Outcome::Held(reason()) } else { Outcome::Passed }
 }
 
-fn stale_data(situation: &Situation<'_>, _: &Request, settings: &Settings, now: Timestamp) -> Outcome {
-    let age = now.duration_since(situation.snapshot.time);
-    let gaps: Vec<String> = situation.snapshot.global_gaps().map(ToString::to_string).collect();
-    if !gaps.is_empty() {
-        return Outcome::Held(HoldReason::StaleData { why: gaps.join("; ") });
+fn not_leader(situation: &Situation<'_>, _: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    held_if(!situation.leads, || HoldReason::NotLeader)
+}
+
+fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    let known = |name: &String| overridable().any(|guardrail| guardrail == name);
+    if let Some(name) = request.overrides.iter().find(|name| !known(name)) {
+        let names = overridable().collect::<Vec<_>>().join(", ");
+        let why = format!("`{name}` is no guardrail that can be overridden; these can: {names}");
+        return Outcome::Held(HoldReason::Invalid { why });
     }
-    held_if(age > settings.stale_after.signed(), || HoldReason::StaleData {
-        why: format!("it is {} s old (guard.stale_after)", age.as_secs()),
+    let in_the_way = |i: &Isolation| i.remains && *i.zone() == request.zone && request.origin == Origin::Detector;
+    if situation.isolations.iter().any(in_the_way) {
+        let why = format!(
+            "the ended ZoneIsolation {} is somebody's own, and stands in the way of a new one: delete it",
+            request.zone
+        );
+        return Outcome::Held(HoldReason::Invalid { why });
+    }
+    let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
+    let zones = cluster.zones();
+    held_if(!zones.contains_key(&request.zone), || {
+        let zones = zones.keys().map(|zone| zone.as_str()).collect::<Vec<_>>().join(", ");
+        HoldReason::Invalid { why: format!("no node is in a zone {}; there are {zones}", request.zone) }
     })
 }
 
+fn stale_data(situation: &Situation<'_>, _: &Request, settings: &Settings, now: Timestamp) -> Outcome {
+    stale(situation, settings, now).map_or(Outcome::Passed, |why| Outcome::Held(HoldReason::StaleData { why }))
+}
+
+fn stale(situation: &Situation<'_>, settings: &Settings, now: Timestamp) -> Option<String> {
+    let age = now.duration_since(situation.snapshot.time);
+    let gaps: Vec<String> = situation.snapshot.global_gaps().map(ToString::to_string).collect();
+    if !gaps.is_empty() {
+        return Some(gaps.join("; "));
+    }
+    (age > settings.stale_after.signed()).then(|| format!("it is {} s old (guard.stale_after)", age.as_secs()))
+}
+
+/// What the detector asked for holds as long as it sees why.
+fn no_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    let verdict = situation.assessment.zones.get(&request.zone).map(|finding| &finding.verdict);
+    held_if(request.origin == Origin::Detector && verdict != Some(&Verdict::ZoneFault), || HoldReason::NoFault)
+}
+
+/// Concerns what no person asked for.
+fn operator_hold(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    match situation.holds.get(&request.zone) {
+        Some(hold) if request.origin == Origin::Detector => {
+            Outcome::Held(HoldReason::OperatorHold { since: hold.since, why: hold.why.clone() })
+        }
+        Some(_) | None => Outcome::Passed,
+    }
+}
+
 fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
-    let regional = |(zone, finding): (&Zone, &crate::domain::Finding)| {
+    let regional = |(zone, finding): (&Zone, &Finding)| {
         *zone != request.zone && finding.verdict == Verdict::RegionalFault && finding.persistent
     };
     held_if(situation.assessment.zones.iter().any(regional), || HoldReason::RegionalFault)
@@ -90,13 +185,13 @@ fn another_zone_isolated(situation: &Situation<'_>, request: &Request, settings:
 
 /// The same, counting zones that others cordoned or tainted.
 fn zones_out_by_others(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    let Some(cluster) = &situation.snapshot.cluster else { return Outcome::NotEvaluated };
-    let others = cluster.zones.iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| zone);
+    let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
+    let others = cluster.zones().into_iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| zone);
     too_many_out(ours(situation).chain(others), request, settings)
 }
 
 fn ours<'a>(situation: &Situation<'a>) -> impl Iterator<Item = &'a Zone> + use<'a> {
-    situation.isolations.iter().filter(|isolation| isolation.active()).map(|isolation| &isolation.zone)
+    situation.isolations.iter().filter(|isolation| isolation.holds_zone_out()).map(Isolation::zone)
 }
 
 fn too_many_out<'a>(out: impl Iterator<Item = &'a Zone>, request: &Request, settings: &Settings) -> Outcome {
@@ -107,14 +202,19 @@ fn too_many_out<'a>(out: impl Iterator<Item = &'a Zone>, request: &Request, sett
     })
 }
 
-/// Of the zones that would be left, those known to be healthy.
-fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    let isolated = |zone: &Zone| situation.isolations.iter().any(|i| i.active() && i.zone == *zone);
-    let lost = |zone: &Zone| situation.snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone));
-    let left = situation.assessment.zones.iter().filter(|(zone, finding)| {
-        **zone != request.zone && finding.verdict.leaves_zone_usable() && !isolated(zone) && !lost(zone)
-    });
-    let healthy = left.count() as u32;
+/// Of the zones that would be left, those known to be healthy. Where a person acts without metrics, those that take pods.
+fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
+    let left = |zone: &Zone| *zone != request.zone && !ours(situation).any(|out| out == zone);
+    let healthy = if stale(situation, settings, now).is_none() {
+        let lost = |zone: &Zone| situation.snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone));
+        let usable =
+            |(zone, finding): &(&Zone, &Finding)| left(zone) && finding.verdict.leaves_zone_usable() && !lost(zone);
+        situation.assessment.zones.iter().filter(usable).count()
+    } else if let Some(cluster) = situation.cluster {
+        cluster.zones().into_iter().filter(|(zone, nodes)| left(zone) && !nodes.is_out()).count()
+    } else {
+        return Outcome::NotEvaluated;
+    } as u32;
     held_if(healthy < settings.min_healthy_zones, || HoldReason::TooFewHealthyZones {
         healthy,
         needed: settings.min_healthy_zones,
@@ -122,20 +222,20 @@ fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings:
 }
 
 fn unreachable_service(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
-    let Some(cluster) = &situation.snapshot.cluster else { return Outcome::NotEvaluated };
-    let only_here = cluster.ready_endpoints.iter().filter(|(_, zones)| {
-        let ready =
-            |here: bool| zones.iter().filter(|(z, _)| (**z == request.zone) == here).map(|(_, n)| n).sum::<u32>();
-        ready(true) > 0 && ready(false) == 0
-    });
-    let services: Vec<ServiceId> = only_here.map(|(service, _)| service.clone()).collect();
+    let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
+    let short = cluster.services_short_elsewhere(&request.zone, 1);
+    let services: Vec<ServiceId> = short.into_keys().cloned().collect();
     held_if(!services.is_empty(), || HoldReason::UnreachableService { services })
 }
 
+/// Episodes that took the zone out, or may have.
+fn past<'a>(situation: &Situation<'a>, zone: &'a Zone) -> impl Iterator<Item = &'a Isolation> {
+    situation.isolations.iter().filter(move |i| i.zone() == zone && i.admitted_at().is_some())
+}
+
 fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
-    let past = situation.isolations.iter().filter(|i| i.zone == request.zone);
-    let until = past.filter_map(|i| i.restored_at).max().map(|at| at + settings.cool_down.signed());
-    match until {
+    let restored = past(situation, &request.zone).filter_map(|isolation| isolation.restored_at);
+    match restored.max().map(|at| at + settings.cool_down.signed()) {
         Some(until) if now < until => Outcome::Held(HoldReason::CoolingDown { until }),
         Some(_) | None => Outcome::Passed,
     }
@@ -143,7 +243,7 @@ fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Setting
 
 fn budget_spent(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
     let day = SignedDuration::from_hours(24);
-    let recent = situation.isolations.iter().filter(|i| i.zone == request.zone && i.requested_at + day > now);
+    let recent = past(situation, &request.zone).filter(|isolation| isolation.requested_at + day > now);
     let isolations = recent.count() as u32;
     held_if(isolations >= settings.max_isolations_per_day, || HoldReason::BudgetSpent {
         isolations,

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::cluster::ZoneNodes;
-use crate::domain::{ClusterView, Finding, Gap, Origin, Period};
+use crate::domain::cluster::{Draining, Node, Pod, PodId, Service};
+use crate::domain::{Admission, ClusterView, Finding, Gap, IsolationSpec, Origin, Period, Share};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -12,7 +12,31 @@ struct World {
     snapshot: Snapshot,
     assessment: Assessment,
     isolations: Vec<Isolation>,
+    holds: BTreeMap<Zone, OperatorHold>,
+    request: Request,
     settings: Settings,
+}
+
+/// Three nodes a zone, and two ready endpoints of `default/web` in each.
+fn cluster(zones: &[Zone]) -> ClusterView {
+    let mut view = ClusterView::default();
+    view.services.insert(ServiceId::new("default", "web"), Service::default());
+    for zone in zones {
+        for i in 0..3 {
+            view.nodes
+                .insert(format!("{zone}-{i}"), Node { zone: Some(zone.clone()), available: true, ..Node::default() });
+        }
+        for i in 0..2 {
+            add_pod(&mut view, "web", zone, i);
+        }
+    }
+    view
+}
+
+fn add_pod(view: &mut ClusterView, service: &str, zone: &Zone, nth: usize) {
+    let id = PodId { namespace: "default".into(), name: format!("{service}-{zone}-{nth}") };
+    let services = [ServiceId::new("default", service)].into();
+    view.pods.insert(id, Pod { zone: Some(zone.clone()), ready: true, services, ..Pod::default() });
 }
 
 fn zone(letter: char) -> Zone {
@@ -30,39 +54,42 @@ impl World {
         let sick = Finding { verdict: Verdict::ZoneFault, ..Finding::healthy() };
         let findings =
             zones.iter().map(|z| (z.clone(), if *z == zone('b') { sick.clone() } else { Finding::healthy() }));
-        let endpoints = zones.iter().map(|z| (z.clone(), 2)).collect();
-        let cluster = ClusterView {
-            zones: zones.iter().map(|z| (z.clone(), ZoneNodes { nodes: 3, unavailable: 0 })).collect(),
-            ready_endpoints: BTreeMap::from([(ServiceId::new("default", "web"), endpoints)]),
-        };
         Self {
             snapshot: Snapshot {
                 time: at(0),
                 cells: BTreeMap::new(),
                 coverage: BTreeMap::new(),
                 gaps: Vec::new(),
-                cluster: Some(cluster),
+                cluster: Some(cluster(&zones)),
             },
             assessment: Assessment { time: at(0), zones: findings.collect(), unsettled: Default::default() },
             isolations: Vec::new(),
+            holds: BTreeMap::new(),
+            request: Request {
+                zone: zone('b'),
+                origin: Origin::Detector,
+                expires_after: Period::from_hours(1),
+                evidence: Vec::new(),
+                overrides: BTreeSet::new(),
+            },
             settings: Settings::default(),
         }
     }
 
     fn admit(&self, now_s: i64) -> Result<Vec<&'static str>, HoldReason> {
-        let request = Request {
-            zone: zone('b'),
-            origin: Origin::Detector,
-            expires_after: Period::from_hours(1),
-            evidence: Vec::new(),
+        let situation = Situation {
+            snapshot: &self.snapshot,
+            assessment: &self.assessment,
+            cluster: self.snapshot.cluster.as_ref(),
+            isolations: &self.isolations,
+            holds: &self.holds,
+            leads: true,
         };
-        let situation =
-            Situation { snapshot: &self.snapshot, assessment: &self.assessment, isolations: &self.isolations };
-        admit(&situation, &request, &self.settings, at(now_s))
+        admit(&situation, &self.request, &self.settings, at(now_s))
     }
 
-    fn held(&self) -> &'static str {
-        self.admit(0).map_or_else(|reason| reason.as_str(), |_| "admitted")
+    fn held(&self) -> String {
+        self.admit(0).map_or_else(|reason| reason.as_str().to_owned(), |_| "admitted".to_owned())
     }
 
     fn cluster(&mut self) -> &mut ClusterView {
@@ -70,8 +97,19 @@ impl World {
     }
 
     fn past_isolation(&mut self, letter: char, requested_s: i64, restored_s: Option<i64>) {
-        let mut isolation =
-            Isolation::new(zone(letter), Origin::Detector, "test".into(), at(requested_s), Period::from_hours(1));
+        let spec = IsolationSpec {
+            zone: zone(letter),
+            origin: Origin::Detector,
+            reason: "test".into(),
+            evidence: Vec::new(),
+            expires_at: at(requested_s + 3600),
+            share: Share::NONE,
+            only: Default::default(),
+            overrides: Default::default(),
+            approved: true,
+        };
+        let mut isolation = Isolation::new(requested_s.to_string(), spec, at(requested_s));
+        isolation.admission = Admission::Admitted(at(requested_s));
         isolation.restored_at = restored_s.map(at);
         self.isolations.push(isolation);
     }
@@ -86,7 +124,7 @@ fn a_lone_fault_on_fresh_data_is_admitted() {
 fn what_needs_a_cluster_is_named_where_there_is_none() {
     let mut world = World::new();
     world.snapshot.cluster = None;
-    assert_eq!(world.admit(0), Ok(vec!["zones_out_by_others", "unreachable_service"]));
+    assert_eq!(world.admit(0), Ok(vec!["invalid", "zones_out_by_others", "unreachable_service"]));
 }
 
 #[test]
@@ -123,7 +161,10 @@ fn a_second_zone_is_never_isolated_by_default() {
 #[test]
 fn a_zone_that_others_cordoned_counts_as_out() {
     let mut world = World::new();
-    world.cluster().zones.insert(zone('c'), ZoneNodes { nodes: 3, unavailable: 2 });
+    let cordon = |world: &mut World, node: &str| world.cluster().nodes.get_mut(node).unwrap().available = false;
+    cordon(&mut world, "zone-c-0");
+    assert_eq!(world.held(), "admitted", "one node of three is not the zone");
+    cordon(&mut world, "zone-c-1");
     assert_eq!(world.held(), "another_zone_isolated");
 }
 
@@ -149,9 +190,14 @@ fn a_zone_whose_clients_suffer_from_the_sick_zone_is_itself_healthy() {
 #[test]
 fn a_service_that_runs_nowhere_else_holds() {
     let mut world = World::new();
-    let only_here = BTreeMap::from([(zone('b'), 1), (zone('a'), 0)]);
-    world.cluster().ready_endpoints.insert(ServiceId::new("default", "ledger"), only_here);
+    world.cluster().services.insert(ServiceId::new("default", "ledger"), Service::default());
+    add_pod(world.cluster(), "ledger", &zone('b'), 0);
     assert_eq!(world.held(), "unreachable_service");
+    add_pod(world.cluster(), "ledger", &zone('a'), 0);
+    assert_eq!(world.held(), "admitted");
+    let elsewhere = PodId { namespace: "default".into(), name: "ledger-zone-a-0".into() };
+    world.cluster().pods.get_mut(&elsewhere).unwrap().draining = Draining::Others;
+    assert_eq!(world.held(), "unreachable_service", "a pod that others drain serves nobody");
 }
 
 #[test]
@@ -172,4 +218,90 @@ fn the_daily_budget_ends() {
     assert_eq!(world.held(), "budget_spent");
     world.isolations[0].requested_at = at(-24 * 3600);
     assert_eq!(world.held(), "admitted");
+}
+
+#[test]
+fn what_waits_to_begin_takes_no_zone_out() {
+    let mut world = World::new();
+    world.past_isolation('a', -100, None);
+    world.isolations[0].admission = Admission::Refused(HoldReason::NotApproved);
+    assert_eq!(world.held(), "admitted");
+}
+
+#[test]
+fn what_the_detector_asked_for_ends_with_the_fault() {
+    let mut world = World::new();
+    world.assessment.zones.insert(zone('b'), Finding::healthy());
+    assert_eq!(world.held(), "no_fault");
+    world.request.origin = Origin::Operator;
+    assert_eq!(world.held(), "admitted", "a person needs no fault");
+}
+
+#[test]
+fn an_operators_hold_binds_the_detector_alone() {
+    let mut world = World::new();
+    let hold = OperatorHold { since: at(-60), why: "given back by hand".into(), until_healthy: true };
+    world.holds.insert(zone('b'), hold);
+    assert_eq!(world.held(), "operator_hold");
+    world.request.origin = Origin::Operator;
+    assert_eq!(world.held(), "admitted");
+}
+
+#[test]
+fn a_person_may_override_advice_by_name_but_no_promise() {
+    let mut world = World::new();
+    world.request.origin = Origin::Operator;
+    world.past_isolation('b', -4000, Some(-60));
+    assert_eq!(world.held(), "cooling_down");
+    world.request.overrides = ["cooling_down".to_owned()].into();
+    assert_eq!(world.held(), "admitted");
+    world.past_isolation('a', -100, None);
+    assert_eq!(world.held(), "another_zone_isolated");
+    world.request.overrides = ["another_zone_isolated".to_owned()].into();
+    assert_eq!(world.held(), "invalid");
+}
+
+#[test]
+fn without_metrics_a_person_counts_the_zones_that_take_pods() {
+    let mut world = World::new();
+    world.request.origin = Origin::Operator;
+    world.request.overrides = ["stale_data".to_owned()].into();
+    world.snapshot.gaps.push(Gap::QueryFailed { why: "down".into() });
+    world.assessment.zones.clear();
+    assert_eq!(world.held(), "admitted");
+    world.cluster().nodes.retain(|_, node| node.zone == Some(zone('b')));
+    assert_eq!(world.held(), "too_few_healthy_zones");
+}
+
+#[test]
+fn a_zone_that_has_no_nodes_is_none() {
+    let mut world = World::new();
+    world.request.zone = zone('x');
+    world.request.origin = Origin::Operator;
+    let reason = world.admit(0).unwrap_err();
+    assert_eq!(reason.to_string(), "no node is in a zone zone-x; there are zone-a, zone-b, zone-c");
+}
+
+#[test]
+fn somebodys_ended_object_stands_in_the_detectors_way() {
+    let mut world = World::new();
+    world.past_isolation('b', -90_000, Some(-89_000));
+    assert_eq!(world.held(), "admitted");
+    world.isolations[0].remains = true;
+    assert_eq!(world.held(), "invalid");
+}
+
+#[test]
+fn who_does_not_lead_does_nothing() {
+    let world = World::new();
+    let situation = Situation {
+        snapshot: &world.snapshot,
+        assessment: &world.assessment,
+        cluster: None,
+        isolations: &[],
+        holds: &world.holds,
+        leads: false,
+    };
+    let held = admit(&situation, &world.request, &world.settings, at(0)).unwrap_err();
+    assert_eq!(held, HoldReason::NotLeader);
 }

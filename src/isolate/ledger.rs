@@ -16,6 +16,8 @@ pub enum StepEvent {
     Captured(Receipt),
     Applied(Share),
     Confirmed(Share),
+    /// It was as wanted, or is so again.
+    Kept,
     Failed(StepError),
     /// It was never begun, so there is nothing to undo.
     NothingToUndo,
@@ -46,6 +48,7 @@ impl StepEntry {
                     Confirmed { share }
                 }
             }
+            (state @ Confirmed { .. }, StepEvent::Kept) => state,
             (state @ (Pending | Captured | Applied { .. } | Confirmed { .. } | Stuck), StepEvent::Failed(error)) => {
                 return {
                     self.fail(state, &error, now);

@@ -9,6 +9,8 @@ pub(super) enum Next {
     Capture,
     Apply(Share),
     Confirm(Share),
+    /// It is as wanted: newcomers are brought in line, and what somebody changed is mended.
+    Keep(Share),
     /// Never begun and no longer wanted.
     Close,
     Nothing,
@@ -16,30 +18,19 @@ pub(super) enum Next {
 
 /// The next verb on the way to the wanted share.
 pub(super) fn next(entry: &StepEntry, wanted: Share, now: Timestamp) -> Next {
-    let back = wanted == Share::FULL;
+    if entry.retry_at.is_some_and(|at| at > now) && !matches!(entry.state, StepState::Pending if wanted == Share::FULL)
+    {
+        return Next::Nothing;
+    }
     match entry.state {
         StepState::Undone => Next::Nothing,
-        StepState::Confirmed { share } if share == wanted => Next::Nothing,
-        StepState::Pending if back => Next::Close,
-        StepState::Pending
-        | StepState::Captured
-        | StepState::Applied { .. }
-        | StepState::Confirmed { .. }
-        | StepState::Stuck => match entry.retry_at {
-            Some(at) if at > now => Next::Nothing,
-            Some(_) | None => verb(entry.state, wanted),
-        },
-    }
-}
-
-fn verb(state: StepState, wanted: Share) -> Next {
-    match state {
+        StepState::Pending if wanted == Share::FULL => Next::Close,
         StepState::Pending => Next::Capture,
+        StepState::Confirmed { share } if share == wanted => Next::Keep(share),
         StepState::Applied { share } if share == wanted => Next::Confirm(share),
         // A crash may have come between the change and its record: what may be changed is undone, too.
         StepState::Captured | StepState::Applied { .. } | StepState::Confirmed { .. } | StepState::Stuck => {
             Next::Apply(wanted)
         }
-        StepState::Undone => Next::Nothing,
     }
 }

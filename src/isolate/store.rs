@@ -1,10 +1,12 @@
 //! Isolations in memory: for rehearsals and for the embedded world.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
-use crate::domain::isolation::Effective;
+use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
 use crate::ports::{IsolationStore, StoreError};
 
@@ -13,17 +15,24 @@ const MOST_PAST: usize = 256;
 
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    isolations: Mutex<Vec<Isolation>>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    isolations: Vec<Isolation>,
+    holds: BTreeMap<Zone, OperatorHold>,
+    episodes: u64,
 }
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, Vec<Isolation>> {
-        self.isolations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, zone: &Zone, change: impl FnOnce(&mut Isolation)) -> Result<(), StoreError> {
-        let mut isolations = self.lock();
-        let active = isolations.iter_mut().find(|i| i.active() && i.zone == *zone);
+        let mut memory = self.lock();
+        let active = memory.isolations.iter_mut().find(|i| i.active() && i.zone() == zone);
         active.map(change).ok_or_else(|| StoreError::NotActive(zone.clone()))
     }
 }
@@ -31,32 +40,51 @@ impl MemoryStore {
 #[async_trait]
 impl IsolationStore for MemoryStore {
     async fn list(&self) -> Result<Vec<Isolation>, StoreError> {
-        Ok(self.lock().clone())
+        Ok(self.lock().isolations.clone())
     }
 
-    async fn create(&self, isolation: Isolation) -> Result<(), StoreError> {
-        let mut isolations = self.lock();
-        if isolations.iter().any(|i| i.active() && i.zone == isolation.zone) {
-            return Err(StoreError::AlreadyActive(isolation.zone));
+    async fn create(&self, spec: IsolationSpec, now: Timestamp) -> Result<(), StoreError> {
+        let mut memory = self.lock();
+        if memory.isolations.iter().any(|i| i.active() && *i.zone() == spec.zone) {
+            return Err(StoreError::AlreadyActive(spec.zone));
         }
-        if isolations.len() >= MOST_PAST
-            && let Some(oldest) = isolations.iter().position(|i| !i.active())
+        if memory.isolations.len() >= MOST_PAST
+            && let Some(oldest) = memory.isolations.iter().position(|i| !i.active())
         {
-            isolations.remove(oldest);
+            memory.isolations.remove(oldest);
         }
-        isolations.push(isolation);
+        memory.episodes += 1;
+        let id = memory.episodes.to_string();
+        memory.isolations.push(Isolation::new(id, spec, now));
         Ok(())
     }
 
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError> {
-        self.change(&isolation.zone, |stored| {
-            let effective = stored.effective;
+        self.change(isolation.zone(), |stored| {
+            let effect = stored.effect.take();
             *stored = isolation.clone();
-            stored.effective = effective;
+            stored.effect = effect;
         })
     }
 
-    async fn save_effective(&self, zone: &Zone, effective: Effective) -> Result<(), StoreError> {
-        self.change(zone, |stored| stored.effective = Some(effective))
+    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
+        self.change(zone, |stored| stored.effect = Some(effect.clone()))
+    }
+
+    async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {
+        Ok(self.lock().holds.clone())
+    }
+
+    async fn hold(&self, zone: &Zone, hold: OperatorHold) -> Result<(), StoreError> {
+        self.lock().holds.insert(zone.clone(), hold);
+        Ok(())
+    }
+
+    async fn release(&self, zone: &Zone) -> Result<(), StoreError> {
+        let mut memory = self.lock();
+        if memory.holds.get(zone).is_some_and(|hold| hold.until_healthy) {
+            memory.holds.remove(zone);
+        }
+        Ok(())
     }
 }

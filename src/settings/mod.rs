@@ -11,8 +11,9 @@ use thiserror::Error;
 
 use crate::domain::zone::ServicePattern;
 use crate::domain::{Factor, Mode, Ratio};
+use crate::isolate::steps;
 use crate::observe::FailureClasses;
-use crate::{audit, decide, detect, guard, observe, pipeline, serve};
+use crate::{audit, decide, detect, guard, kubernetes, observe, pipeline, serve};
 
 const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub detect: detect::Settings,
     pub guard: guard::Settings,
     pub isolate: decide::Settings,
+    pub steps: steps::Settings,
+    pub kubernetes: kubernetes::Settings,
     pub audit: audit::Settings,
     pub serve: serve::Settings,
     pub services: Vec<ServiceOverride>,
@@ -114,6 +117,7 @@ impl Settings {
         problems.extend(owned(self.guard.problems()).map(of("guard")));
         problems.extend(owned(self.isolate.problems()).map(of("isolate")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
+        problems.extend(self.steps.problems().into_iter().map(of("steps")));
         let (cycle, lookback) = (self.detect.cycle, self.prometheus.lookback);
         if lookback.signed() < cycle.signed() * 4 {
             let problem =
@@ -128,9 +132,7 @@ impl Settings {
             detect: self.detect.clone(),
             decide: self.isolate.clone(),
             guard: self.guard.clone(),
-            rehearsal: match self.mode {
-                Mode::Observe => true,
-            },
+            mode: self.mode,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use super::mesh::{self, Endpoint, Wander};
 use super::pod::{Durations, Ending, Pod, Reporter, SeriesKey};
 use super::scenario::{Fault, Scenario};
-use crate::domain::cluster::ZoneNodes;
+use crate::domain::cluster::{self, Draining};
 use crate::domain::{ClusterView, ServiceId, Zone};
 
 pub(super) const NAMESPACE: &str = "default";
@@ -161,14 +161,35 @@ impl World {
     /// What guardrails may ask of the cluster. Our own taint does not make a zone unavailable.
     pub(super) fn cluster_view(&self) -> ClusterView {
         let mut view = ClusterView::default();
-        for node in self.cluster.nodes.values() {
-            let zone = view.zones.entry(node.zone.clone()).or_insert_with(ZoneNodes::default);
-            zone.nodes += 1;
-            zone.unavailable += u32::from(node.taints.iter().any(|taint| taint != MARK));
+        for (name, it) in &self.cluster.nodes {
+            let available = it.taints.iter().all(|taint| taint == MARK);
+            let node = cluster::Node {
+                zone: Some(it.zone.clone()),
+                available,
+                tainted: it.taints.contains(MARK),
+                exempt: false,
+            };
+            view.nodes.insert(name.clone(), node);
         }
         for pod in self.pods.iter().filter(|pod| pod.service != GATEWAY) {
-            let zones = view.ready_endpoints.entry(ServiceId::new(NAMESPACE, pod.service.clone())).or_default();
-            *zones.entry(pod.zone.clone()).or_default() += u32::from(pod.draining.is_none());
+            let service = ServiceId::new(NAMESPACE, pod.service.clone());
+            let id = cluster::PodId { namespace: NAMESPACE.to_owned(), name: pod.name.clone() };
+            let draining = match pod.draining.as_deref() {
+                None => Draining::No,
+                Some(MARK) => Draining::Ours(pod.zone.clone()),
+                Some(_) => Draining::Others,
+            };
+            let seen = cluster::Pod {
+                uid: pod.name.clone(),
+                zone: Some(pod.zone.clone()),
+                ready: true,
+                draining,
+                in_mesh: true,
+                services: [service.clone()].into(),
+                ..cluster::Pod::default()
+            };
+            view.services.entry(service).or_default();
+            view.pods.insert(id, seen);
         }
         view
     }

@@ -1,13 +1,13 @@
 //! The executor on steps that fail at any point: every run ends where it should, and says what it did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::isolation::{Effective, Granularity, Receipt, Share, StepName};
-use zoneward::domain::{Event, Isolation, Origin, Period, Record, StepState, Zone};
-use zoneward::isolate::{MemoryStore, advance_all};
+use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
+use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
+use zoneward::isolate::{Executor, MemoryStore};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 use zoneward::sim::{Scenario, World, steps};
 
@@ -59,19 +59,31 @@ impl IsolationStore for Store {
         self.inner.list().await
     }
 
-    async fn create(&self, isolation: Isolation) -> Result<(), StoreError> {
-        self.inner.create(isolation).await
+    async fn create(&self, spec: IsolationSpec, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.create(spec, now).await
     }
 
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError> {
         if self.crash.now() {
-            return Err(StoreError::NotActive(isolation.zone.clone()));
+            return Err(StoreError::NotActive(isolation.zone().clone()));
         }
         self.inner.save(isolation).await
     }
 
-    async fn save_effective(&self, zone: &Zone, effective: Effective) -> Result<(), StoreError> {
-        self.inner.save_effective(zone, effective).await
+    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
+        self.inner.save_effect(zone, effect).await
+    }
+
+    async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {
+        self.inner.holds().await
+    }
+
+    async fn hold(&self, zone: &Zone, hold: OperatorHold) -> Result<(), StoreError> {
+        self.inner.hold(zone, hold).await
+    }
+
+    async fn release(&self, zone: &Zone) -> Result<(), StoreError> {
+        self.inner.release(zone).await
     }
 }
 
@@ -84,19 +96,34 @@ enum Fail {
     Permanently,
 }
 
-/// Fails the nth call of a real step, and runs every verb twice.
+/// A verb on its way: the first look at the zone, out, read back, kept so, and back again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verb {
+    Capture,
+    Apply,
+    Confirm,
+    Keep,
+    Undo,
+    ConfirmUndone,
+}
+
+const VERBS: [Verb; 6] = [Verb::Capture, Verb::Apply, Verb::Confirm, Verb::Keep, Verb::Undo, Verb::ConfirmUndone];
+
+/// Fails one verb of a real step, once or for good, and runs every verb twice.
 struct Saboteur {
     inner: Arc<dyn IsolationStep>,
-    calls: Mutex<usize>,
-    nth: usize,
+    applied: Mutex<bool>,
+    failed: Mutex<bool>,
+    verb: Verb,
     fail: Fail,
 }
 
 impl Saboteur {
-    fn due(&self) -> bool {
-        let mut calls = self.calls.lock().unwrap();
-        *calls += 1;
-        if self.fail == Fail::Permanently { *calls >= self.nth } else { *calls == self.nth }
+    fn due(&self, verb: Verb) -> bool {
+        let mut failed = self.failed.lock().unwrap();
+        let due = verb == self.verb && (self.fail == Fail::Permanently || !*failed);
+        *failed |= due;
+        due
     }
 
     fn error(&self) -> StepError {
@@ -120,7 +147,7 @@ impl IsolationStep for Saboteur {
     }
 
     async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError> {
-        if self.due() {
+        if self.due(Verb::Capture) {
             return Err(self.error());
         }
         self.inner.capture(zone).await?;
@@ -128,7 +155,12 @@ impl IsolationStep for Saboteur {
     }
 
     async fn apply(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
-        let due = self.due();
+        let again = std::mem::replace(&mut *self.applied.lock().unwrap(), share != Share::FULL);
+        let due = self.due(match (share, again) {
+            (Share::FULL, _) => Verb::Undo,
+            (_, false) => Verb::Apply,
+            (_, true) => Verb::Keep,
+        });
         if due && self.fail != Fail::After {
             return Err(self.error());
         }
@@ -138,7 +170,7 @@ impl IsolationStep for Saboteur {
     }
 
     async fn confirm(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
-        if self.due() {
+        if self.due(if share == Share::FULL { Verb::ConfirmUndone } else { Verb::Confirm }) {
             return Err(self.error());
         }
         self.inner.confirm(zone, receipt, share).await?;
@@ -158,19 +190,42 @@ fn sick() -> Zone {
     Zone::new("cn-hangzhou-h")
 }
 
+/// Ten minutes of the sick zone out of rotation.
+fn wish() -> IsolationSpec {
+    IsolationSpec {
+        zone: sick(),
+        origin: Origin::Operator,
+        reason: "test".into(),
+        evidence: Vec::new(),
+        expires_at: start() + SignedDuration::from_mins(10),
+        share: Share::NONE,
+        only: BTreeSet::new(),
+        overrides: BTreeSet::new(),
+        approved: true,
+    }
+}
+
+fn executor(steps: &[Arc<dyn IsolationStep>], store: &Arc<Store>, records: &Arc<Records>) -> Executor {
+    Executor::trusting(steps.to_vec(), store.clone(), records.clone())
+}
+
 /// Isolates for ten minutes, advancing every second for twenty, each time from what is stored. Says how it ended, what
 /// is on record, whether the zone was out, and how often a crash cut it short.
 async fn run_with(
     steps: &[Arc<dyn IsolationStep>],
     world: &Mutex<World>,
-    (store, records): (&Store, &Records),
+    (store, records): (&Arc<Store>, &Arc<Records>),
 ) -> (Isolation, Vec<Record>, bool, usize) {
-    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
-    store.create(isolation).await.unwrap();
+    store.create(wish(), start()).await.unwrap();
+    let mut executor = executor(steps, store, records);
     let (mut isolated, mut crashes) = (false, 0);
     for second in 0..1200 {
         let now = start() + SignedDuration::from_secs(second);
-        crashes += usize::from(advance_all(steps, store, records, now).await.is_err());
+        if executor.run_until_idle(now).await.is_err() {
+            crashes += 1;
+            // A new process knows nothing but what is stored.
+            executor = self::executor(steps, store, records);
+        }
         if second == 590 {
             isolated = world.lock().unwrap().sights(1).iter().all(|zone| {
                 let out = zone.draining_pods == zone.pods && !zone.in_dns && zone.tainted_nodes > 0;
@@ -183,8 +238,7 @@ async fn run_with(
 }
 
 async fn run(steps: &[Arc<dyn IsolationStep>], world: &Mutex<World>) -> (Isolation, Vec<Record>, bool) {
-    let (isolation, records, isolated, crashes) =
-        run_with(steps, world, (&Store::default(), &Records::default())).await;
+    let (isolation, records, isolated, crashes) = run_with(steps, world, (&Arc::default(), &Arc::default())).await;
     assert_eq!(crashes, 0);
     (isolation, records, isolated)
 }
@@ -199,8 +253,8 @@ async fn a_crash_at_any_save_or_record_is_resumed_and_loses_no_record() {
         for in_store in [true, false] {
             let world = world();
             let (at_save, at_record) = if in_store { (nth, 0) } else { (0, nth) };
-            let store = Store { crash: Crash::at(at_save), ..Store::default() };
-            let records = Records { crash: Crash::at(at_record), ..Records::default() };
+            let store = Arc::new(Store { crash: Crash::at(at_save), ..Store::default() });
+            let records = Arc::new(Records { crash: Crash::at(at_record), ..Records::default() });
             let (isolation, kept, isolated, crashes) = run_with(&steps(&world), &world, (&store, &records)).await;
             let case = format!("crash {nth}, {}", if in_store { "save" } else { "record" });
             crashed += crashes;
@@ -220,22 +274,21 @@ async fn a_crash_at_any_save_or_record_is_resumed_and_loses_no_record() {
     assert!(crashed >= 30, "only {crashed} crashes");
 }
 
-fn sabotaged(world: &Arc<Mutex<World>>, step: usize, nth: usize, fail: Fail) -> Vec<Arc<dyn IsolationStep>> {
+fn sabotaged(world: &Arc<Mutex<World>>, step: usize, verb: Verb, fail: Fail) -> Vec<Arc<dyn IsolationStep>> {
     let mut all = steps(world);
     let inner = Arc::clone(&all[step]);
-    all[step] = Arc::new(Saboteur { inner, calls: Mutex::new(0), nth, fail });
+    all[step] = Arc::new(Saboteur { inner, applied: Mutex::default(), failed: Mutex::default(), verb, fail });
     all
 }
 
 #[tokio::test]
 async fn a_failure_at_any_call_of_any_step_is_got_over_and_undone() {
     for step in 0..3 {
-        // Capture, apply and confirm, then apply and confirm back.
-        for nth in 1..=5 {
+        for verb in VERBS {
             for fail in [Fail::Before, Fail::After] {
                 let world = world();
-                let (isolation, _, isolated) = run(&sabotaged(&world, step, nth, fail), &world).await;
-                let case = format!("step {step}, call {nth}, {fail:?}");
+                let (isolation, _, isolated) = run(&sabotaged(&world, step, verb, fail), &world).await;
+                let case = format!("step {step}, {verb:?}, {fail:?}");
                 assert!(isolated, "{case}: the zone is out after all");
                 assert!(isolation.restored_at.is_some(), "{case}: {isolation:?}");
                 assert!(isolation.steps.values().all(|entry| entry.state == StepState::Undone), "{case}");
@@ -248,8 +301,7 @@ async fn a_failure_at_any_call_of_any_step_is_got_over_and_undone() {
 #[tokio::test]
 async fn a_step_that_can_never_be_undone_is_stuck_aloud_and_delays_no_other() {
     let world = world();
-    // Capture, apply and confirm succeed; undo never does.
-    let (isolation, records, isolated) = run(&sabotaged(&world, 1, 4, Fail::Permanently), &world).await;
+    let (isolation, records, isolated) = run(&sabotaged(&world, 1, Verb::Undo, Fail::Permanently), &world).await;
     assert!(isolated);
     let state = |name: &str| isolation.steps[&StepName::new(name)].state;
     assert_eq!((state("mesh"), state("dns"), state("taint")), (StepState::Undone, StepState::Stuck, StepState::Undone));
@@ -263,7 +315,7 @@ async fn a_step_that_can_never_be_undone_is_stuck_aloud_and_delays_no_other() {
 #[tokio::test]
 async fn a_step_that_cannot_begin_holds_nothing_up() {
     let world = world();
-    let (isolation, records, _) = run(&sabotaged(&world, 0, 1, Fail::Permanently), &world).await;
+    let (isolation, records, _) = run(&sabotaged(&world, 0, Verb::Capture, Fail::Permanently), &world).await;
     assert!(isolation.restored_at.is_some(), "what was never begun needs no undoing: {isolation:?}");
     assert!(!records.iter().any(|r| r.event == Event::Isolated), "and an isolation in part is not called one");
     assert!(world.lock().unwrap().clean());
@@ -309,15 +361,15 @@ impl AuditSink for FullDisk {
 
 #[tokio::test]
 async fn a_full_disk_does_not_keep_a_zone_from_being_given_back() {
-    let (world, store) = (world(), Store::default());
+    let (world, store) = (world(), Arc::new(Store::default()));
     let all = steps(&world);
-    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
-    store.create(isolation).await.unwrap();
-    advance_all(&all, &store, &Records::default(), start()).await.unwrap();
+    store.create(wish(), start()).await.unwrap();
+    executor(&all, &store, &Arc::default()).run_until_idle(start()).await.unwrap();
     assert!(!world.lock().unwrap().clean());
 
     let later = start() + SignedDuration::from_mins(11);
-    let error = advance_all(&all, &store, &FullDisk, later).await.unwrap_err();
+    let mut on_full_disk = Executor::trusting(all, store.clone(), Arc::new(FullDisk));
+    let error = on_full_disk.run_until_idle(later).await.unwrap_err();
     assert!(format!("{error}").contains("journal"), "it is said: {error}");
     assert!(world.lock().unwrap().clean(), "and the zone is back");
     assert!(store.list().await.unwrap()[0].restored_at.is_some());
@@ -325,13 +377,12 @@ async fn a_full_disk_does_not_keep_a_zone_from_being_given_back() {
 
 #[tokio::test]
 async fn a_step_that_is_not_configured_any_more_is_stuck_and_not_called_undone() {
-    let (world, store, records) = (world(), Store::default(), Records::default());
+    let (world, store, records) = (world(), Arc::new(Store::default()), Arc::new(Records::default()));
     let all = steps(&world);
-    let isolation = Isolation::new(sick(), Origin::Operator, "test".into(), start(), Period::from_mins(10));
-    store.create(isolation).await.unwrap();
-    advance_all(&all, &store, &records, start()).await.unwrap();
+    store.create(wish(), start()).await.unwrap();
+    executor(&all, &store, &records).run_until_idle(start()).await.unwrap();
     let later = start() + SignedDuration::from_mins(11);
-    advance_all(&all[..1], &store, &records, later).await.unwrap();
+    executor(&all[..1], &store, &records).run_until_idle(later).await.unwrap();
     let isolation = store.list().await.unwrap().pop().unwrap();
     assert!(isolation.active(), "{isolation:?}");
     assert_eq!(isolation.steps[&StepName::new("mesh")].state, StepState::Undone);

@@ -2,13 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acting;
 mod backfill;
+mod bind;
 mod cli;
+mod cluster;
 mod detection;
+mod dns;
+mod dns_trouble;
 mod executor;
 mod hostile;
 mod live;
 mod scenarios;
 mod secured;
+mod stage;
 mod support;
 mod tidy;

@@ -1,0 +1,216 @@
+//! `zoneward check --connect`: what acting takes of the cluster, the mesh and the name server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+
+use super::check::{Finding, Level};
+use crate::domain::{ClusterView, Mode, Zone};
+use crate::isolate::resource::{self, ZoneIsolation};
+use crate::isolate::steps::Rfc2136;
+use crate::kubernetes::{self, bounded, explain, marks, read, status_code};
+use crate::settings::Settings;
+
+/// What the daemon's account needs: group, resource, verbs. deploy/rbac.yaml grants it.
+pub(super) const RIGHTS: [(&str, &str, &[&str]); 10] = [
+    ("", "nodes", &["get", "list", "watch", "patch"]),
+    ("", "pods", &["get", "list", "watch", "patch"]),
+    ("", "services", &["list", "watch"]),
+    ("", "namespaces", &["list", "watch"]),
+    ("zoneward.io", "zoneisolations", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("zoneward.io", "zoneisolations/status", &["patch"]),
+    ("zoneward.io", "zones", &["get", "list", "create"]),
+    ("zoneward.io", "zones/status", &["patch"]),
+    ("coordination.k8s.io", "leases", &["get", "create", "update"]),
+    ("events.k8s.io", "events", &["create", "patch"]),
+];
+
+/// Istio from which a label on a running pod takes effect.
+const OLDEST_ISTIO: (u32, u32) = (1, 22);
+
+pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
+    let acts = settings.mode != Mode::Observe;
+    let mut findings = Vec::new();
+    match kubernetes::connect(&settings.kubernetes).await {
+        Ok(client) => findings.extend(cluster(settings, &client, zones_of_metrics).await),
+        Err(error) => {
+            let level = if acts { Level::Problem } else { Level::Warning };
+            findings.push(
+                Finding::new(level, "kubernetes", error.to_string()).hint(
+                    "observing works without; to act, run in the cluster, or set KUBECONFIG or kubernetes.context",
+                ),
+            );
+        }
+    }
+    if let Some(dns) = &settings.steps.dns_rfc2136 {
+        findings.push(match Rfc2136::new(dns.clone()).probe().await {
+            Ok(lines) => Finding::new(Level::Ok, "steps.dns_rfc2136", lines.join("\n")),
+            Err(why) => Finding::new(Level::Problem, "steps.dns_rfc2136", why),
+        });
+    }
+    findings
+}
+
+async fn cluster(settings: &Settings, client: &Client, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
+    let version = match bounded(client.apiserver_version()).await {
+        Ok(version) => version,
+        Err(error) => return vec![Finding::new(Level::Problem, "kubernetes", explain(&error))],
+    };
+    let mut findings = vec![Finding::new(Level::Ok, "kubernetes", format!("{} answers", version.git_version))];
+    findings.push(custom_resources(client).await);
+    findings.extend(rights(client).await);
+    match read(client, &settings.kubernetes).await {
+        Ok(view) => findings.push(zones(&view, zones_of_metrics)),
+        Err(error) => findings.push(Finding::new(Level::Problem, "zones of nodes", explain(&error))),
+    }
+    if settings.steps.mesh_istio.is_some() {
+        findings.push(istio(client).await);
+    }
+    findings
+}
+
+async fn custom_resources(client: &Client) -> Finding {
+    let one = ListParams::default().limit(1);
+    let isolations = bounded(Api::<ZoneIsolation>::all(client.clone()).list(&one)).await.map(|_| ());
+    let zones = bounded(Api::<resource::Zone>::all(client.clone()).list(&one)).await.map(|_| ());
+    match isolations.and(zones) {
+        Ok(()) => Finding::new(Level::Ok, "custom resources", "zoneisolations and zones are served"),
+        Err(error) if status_code(&error) == Some(404) => {
+            Finding::new(Level::Problem, "custom resources", "they are not installed")
+                .hint("zoneward crd | kubectl apply -f -")
+        }
+        Err(error) => Finding::new(Level::Problem, "custom resources", explain(&error)),
+    }
+}
+
+/// Asks for every right, of the account that runs this.
+async fn rights(client: &Client) -> Vec<Finding> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let mut denied = Vec::new();
+    for (group, resource, verbs) in RIGHTS {
+        for verb in verbs {
+            let review = review(client, group, resource, verb);
+            match bounded(api.create(&PostParams::default(), &review)).await {
+                Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => {}
+                Ok(_) => denied.push(format!("{verb} {resource}")),
+                Err(error) => {
+                    return vec![Finding::new(
+                        Level::Warning,
+                        "rights",
+                        format!("can't be asked: {}", explain(&error)),
+                    )];
+                }
+            }
+        }
+    }
+    if denied.is_empty() {
+        let count: usize = RIGHTS.iter().map(|(_, _, verbs)| verbs.len()).sum();
+        return vec![Finding::new(Level::Ok, "rights", format!("this account has all {count} that acting takes"))];
+    }
+    vec![
+        Finding::new(Level::Problem, "rights", format!("this account may not: {}", denied.join(", ")))
+            .hint("deploy/rbac.yaml grants the daemon's account what it needs; run this as that account"),
+    ]
+}
+
+fn review(client: &Client, group: &str, resource: &str, verb: &str) -> SelfSubjectAccessReview {
+    let (resource, subresource) = resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
+    let namespace = match resource {
+        "leases" => Some(client.default_namespace().to_owned()),
+        "events" => Some("default".to_owned()),
+        _ => None,
+    };
+    let attributes = ResourceAttributes {
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        verb: Some(verb.to_owned()),
+        namespace,
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() }
+}
+
+/// The zones of nodes must be those of the metrics, by name.
+fn zones(view: &ClusterView, zones_of_metrics: &BTreeSet<String>) -> Finding {
+    let what = "zones of nodes";
+    let zones: BTreeMap<&Zone, _> = view.zones();
+    let nowhere = view.nodes.values().filter(|node| node.zone.is_none()).count();
+    let named: Vec<String> = zones.iter().map(|(zone, nodes)| format!("{zone} ({} nodes)", nodes.nodes)).collect();
+    let strange: Vec<&String> =
+        zones_of_metrics.iter().filter(|zone| !zones.keys().any(|z| z.as_str() == **zone)).collect();
+    if zones.is_empty() {
+        return Finding::new(Level::Problem, what, "no node has the label topology.kubernetes.io/zone")
+            .hint("cloud providers set it; elsewhere label the nodes");
+    }
+    if !strange.is_empty() {
+        let strange = strange.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        return Finding::new(Level::Problem, what, format!("{}; the metrics also name {strange}", named.join(", ")))
+            .hint("a zone is isolated by the nodes' name for it: let the metrics' zone label carry the same");
+    }
+    if nowhere > 0 {
+        return Finding::new(Level::Warning, what, format!("{}; {nowhere} nodes are in none", named.join(", ")))
+            .hint("label them with topology.kubernetes.io/zone, or they are never isolated");
+    }
+    Finding::new(Level::Ok, what, named.join(", "))
+}
+
+/// The version of istiod, and whether it knows the draining label.
+async fn istio(client: &Client) -> Finding {
+    let what = "steps.mesh_istio";
+    let api: Api<Deployment> = Api::all(client.clone());
+    let found = match bounded(api.list(&ListParams::default().labels("app=istiod"))).await {
+        Ok(list) => list.items,
+        Err(error) => {
+            return Finding::new(Level::Warning, what, format!("istiod can't be looked up: {}", explain(&error)))
+                .hint("make sure yourself that it is Istio 1.22 or later");
+        }
+    };
+    if found.is_empty() {
+        return Finding::new(Level::Warning, what, "no istiod runs in this cluster (its control plane may be managed)")
+            .hint(format!(
+                "make sure that it is based on Istio 1.22 or later, and honours the label {}: label one pod of a service \
+                 by hand, and see its traffic end",
+                marks::DRAINING_LABEL
+            ));
+    }
+    let mut lines = Vec::new();
+    for istiod in &found {
+        let name = format!("{}/{}", istiod.namespace().unwrap_or_default(), istiod.name_any());
+        let containers = istiod.spec.iter().flat_map(|spec| spec.template.spec.iter()).flat_map(|pod| &pod.containers);
+        for container in containers.filter(|container| container.name == "discovery") {
+            let image = container.image.clone().unwrap_or_default();
+            let label = container.env.iter().flatten().find(|variable| variable.name == "PILOT_DRAINING_LABEL");
+            if let Some(label) = label.map(|variable| variable.value.clone().unwrap_or_default())
+                && label != marks::DRAINING_LABEL
+            {
+                let problem = format!("{name} has PILOT_DRAINING_LABEL={label:?}, so it ignores our label");
+                return Finding::new(Level::Problem, what, problem).hint("remove that variable from istiod");
+            }
+            match minor_version(&image) {
+                Some(version) if version < OLDEST_ISTIO => {
+                    return Finding::new(Level::Problem, what, format!("{name} runs {image}")).hint(
+                        "before Istio 1.22 the draining label on a running pod has no effect: upgrade, or set \
+                         steps.mesh_istio: null",
+                    );
+                }
+                Some((major, minor)) => {
+                    lines.push(format!("{name} is Istio {major}.{minor}, which drains labelled pods"))
+                }
+                None => lines.push(format!("{name} runs {image}, whose version can't be told")),
+            }
+        }
+    }
+    Finding::new(Level::Ok, what, lines.join("\n"))
+}
+
+/// Of an image such as `docker.io/istio/pilot:1.27.1-distroless`.
+fn minor_version(image: &str) -> Option<(u32, u32)> {
+    let tag = image.rsplit_once(':')?.1;
+    let mut parts = tag.split(['.', '-']).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}

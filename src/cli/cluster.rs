@@ -1,0 +1,158 @@
+//! The daemon's eyes on the cluster, and its hands.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::{ClusterView, Mode, Sight, Zone};
+use crate::isolate::steps::{self, Look};
+use crate::isolate::{Controller, KubernetesStore};
+use crate::kubernetes::{self, ClusterWatch, ConnectError};
+use crate::leadership::{Candidate, Leadership};
+use crate::notify::KubernetesEvents;
+use crate::ports::{AuditSink, Notifier};
+use crate::settings::Settings;
+
+/// The cluster, where it can be seen.
+pub(super) struct Eyes {
+    cluster: Option<(Client, Arc<ClusterWatch>)>,
+    /// What was last said of a cluster that can't be seen.
+    said: Mutex<Option<String>>,
+}
+
+/// Begins to watch the cluster. To act takes one; to observe does not, and then only the cluster that the process runs in,
+/// or one that is named, is surely that of the metrics.
+pub(super) async fn look_on(
+    settings: &Settings,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Eyes, ConnectError> {
+    let acts = settings.mode != Mode::Observe;
+    let surely = settings.kubernetes.context.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let client = match kubernetes::connect(&settings.kubernetes).await {
+        Ok(client) if acts || surely => Some(client),
+        Ok(_) => None,
+        Err(error) if acts => return Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the cluster is not looked at");
+            None
+        }
+    };
+    let cluster = client.map(|client| {
+        let watch = ClusterWatch::start(&client, &settings.kubernetes, tasks, stop);
+        (client, Arc::new(watch))
+    });
+    Ok(Eyes { cluster, said: Mutex::default() })
+}
+
+impl Eyes {
+    /// The cluster now, if it is known; says once why not.
+    pub(super) fn view(&self) -> Option<ClusterView> {
+        let (_, watch) = self.cluster.as_ref()?;
+        let view = watch.view();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = view.as_ref().err().cloned();
+        if *said != why {
+            if let Some(why) = &why {
+                tracing::warn!("the cluster can't be seen, so guardrails that need it can't be asked: {why}");
+            } else {
+                tracing::info!("the cluster is seen");
+            }
+            *said = why;
+        }
+        view.ok()
+    }
+
+    pub(super) fn notifiers(
+        &self,
+        mode: Mode,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Vec<Arc<dyn Notifier>> {
+        let acting = self.cluster.as_ref().filter(|_| mode != Mode::Observe);
+        acting
+            .map(|(client, _)| Arc::new(KubernetesEvents::start(client, identity(), tasks, stop)) as Arc<dyn Notifier>)
+            .into_iter()
+            .collect()
+    }
+
+    pub(super) fn where_it_acts(&self, mode: Mode) -> String {
+        let acting = self.cluster.as_ref().filter(|_| mode != Mode::Observe);
+        acting.map_or_else(String::new, |(client, _)| {
+            format!(", with its Lease in the namespace {}", client.default_namespace())
+        })
+    }
+
+    /// Takes part in the election, and carries isolations out whenever this replica leads.
+    pub(super) fn hands(
+        &self,
+        settings: &Settings,
+        audit: Arc<dyn AuditSink>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Hands> {
+        let Some((client, watch)) = &self.cluster else { anyhow::bail!("to act takes a Kubernetes API") };
+        let (candidate, leadership) = Candidate::new(client, identity());
+        tasks.spawn(candidate.run(stop.clone()));
+        let store = Arc::new(KubernetesStore::new(client));
+        let looked = Arc::clone(watch);
+        let look: Arc<Look> = Arc::new(move || looked.view());
+        let (sights, seen) = watch::channel(None);
+        let leads = leadership.clone();
+        let controller = Controller {
+            steps: steps::steps(&settings.steps, client, &look),
+            store: store.clone(),
+            audit,
+            guard: settings.guard.clone(),
+            look,
+            sights: seen,
+            cluster_changes: watch.changes(),
+            leads: Arc::new(move || leads.leads()),
+            leadership_changes: leadership.changes(),
+            now: super::now,
+        };
+        tasks.spawn(controller.run(client.clone(), tasks.clone(), stop.clone()));
+        Ok(Hands { store, leadership, sights, verdicts: Mutex::default() })
+    }
+}
+
+/// What carries isolations out.
+pub(super) struct Hands {
+    pub store: Arc<KubernetesStore>,
+    leadership: Leadership,
+    sights: watch::Sender<Option<Arc<Sight>>>,
+    /// As they stand on the `Zone` objects.
+    verdicts: Mutex<BTreeMap<Zone, &'static str>>,
+}
+
+impl Hands {
+    pub(super) fn lead(&self) -> bool {
+        self.leadership.leads()
+    }
+
+    /// Shows the executor what the newest cycle saw, and everyone the verdicts.
+    pub(super) async fn show(&self, sight: Arc<Sight>, now: Timestamp) {
+        let verdicts: BTreeMap<Zone, &'static str> =
+            sight.assessment.zones.iter().map(|(zone, finding)| (zone.clone(), finding.verdict.as_str())).collect();
+        self.sights.send_replace(Some(sight));
+        if !self.lead() || *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner) == verdicts {
+            return;
+        }
+        match self.store.note_verdicts(&verdicts, now).await {
+            Ok(()) => *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner) = verdicts,
+            Err(error) => tracing::warn!(%error, "verdicts can't be noted on the Zone objects"),
+        }
+    }
+}
+
+/// Which replica this is: the pod, where there is one.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let host = host.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    format!("{}-{}", host.as_deref().map_or("zoneward", str::trim), std::process::id())
+}

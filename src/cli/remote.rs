@@ -1,0 +1,168 @@
+//! What the commands that act share: the cluster, the newest judgement, and following an isolation.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use kube::{Api, Client, ResourceExt};
+
+use super::{ConfigArguments, render};
+use crate::domain::{CycleLength, Mode, Sight};
+use crate::isolate::resource::{Condition, ZoneIsolation};
+use crate::isolate::{MemoryStore, unseen};
+use crate::kubernetes::{self, bounded, explain, status_code};
+use crate::observe::PrometheusObserver;
+use crate::pipeline::{self, Pipeline};
+use crate::ports::Observer;
+use crate::settings::Settings;
+
+/// Between two looks at an isolation that is followed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Within which a daemon takes an isolation up, if there is one.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(30);
+/// After which following ends, whatever has come of it.
+const FOLLOWED_FOR: Duration = Duration::from_secs(300);
+
+/// The cluster of the configuration.
+pub(super) struct Remote {
+    pub settings: Settings,
+    pub client: Client,
+    pub isolations: Api<ZoneIsolation>,
+}
+
+impl Remote {
+    pub(super) async fn connect(config: &ConfigArguments) -> anyhow::Result<Self> {
+        let settings = config.load(None)?;
+        let client = kubernetes::connect(&settings.kubernetes).await?;
+        Ok(Self { settings, isolations: Api::all(client.clone()), client })
+    }
+
+    pub(super) async fn isolation(&self, zone: &str) -> anyhow::Result<Option<ZoneIsolation>> {
+        bounded(self.isolations.get_opt(zone))
+            .await
+            .map_err(|error| api_error("the ZoneIsolation can't be read", &error))
+    }
+
+    /// Shows how an isolation comes along, until its end is reached or it can't be.
+    pub(super) async fn follow(&self, zone: &str, goal: Goal) -> anyhow::Result<Followed> {
+        let began = Instant::now();
+        let mut said = Vec::new();
+        loop {
+            let object = self.isolation(zone).await?;
+            for line in object.as_ref().map_or_else(Vec::new, ledger_lines) {
+                if !said.contains(&line) {
+                    render::line(&format!("  {line}"));
+                    said.push(line);
+                }
+            }
+            let Some(object) = object else {
+                return Ok(if goal == Goal::Gone { Followed::Reached } else { Followed::Vanished });
+            };
+            let status = object.status.as_ref();
+            let taken_up = match goal {
+                Goal::Isolated => status.is_some_and(|status| !status.conditions.is_empty()),
+                Goal::Gone => status.is_some_and(|status| status.returning_since.is_some()),
+            };
+            if goal == Goal::Isolated {
+                if is_true(&object, "Isolated") {
+                    return Ok(Followed::Reached);
+                }
+                if let Some(admitted) = condition(&object, "Admitted").filter(|c| c.status == "False") {
+                    let (kind, why) = (admitted.reason.clone(), admitted.message.clone());
+                    return Ok(Followed::Refused { kind, why });
+                }
+            }
+            if !taken_up && began.elapsed() > TAKEN_UP_WITHIN {
+                return Ok(Followed::Ignored);
+            }
+            if began.elapsed() > FOLLOWED_FOR {
+                return Ok(Followed::StillUnderWay);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    Isolated,
+    Gone,
+}
+
+pub(super) enum Followed {
+    Reached,
+    Refused {
+        kind: String,
+        why: String,
+    },
+    /// No daemon has taken it up.
+    Ignored,
+    Vanished,
+    StillUnderWay,
+}
+
+pub(super) fn condition<'a>(object: &'a ZoneIsolation, type_: &str) -> Option<&'a Condition> {
+    object.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn is_true(object: &ZoneIsolation, type_: &str) -> bool {
+    condition(object, type_).is_some_and(|condition| condition.status == "True")
+}
+
+/// One line for each step as it is now.
+fn ledger_lines(object: &ZoneIsolation) -> Vec<String> {
+    let Some(status) = &object.status else { return Vec::new() };
+    let step = |step: &crate::isolate::resource::StepStatus| {
+        let share = step.share_percent.map_or_else(String::new, |share| format!(" at {share} % of the usual traffic"));
+        let error = step.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        format!("{:<6} {}{share}{error}", step.name, step.state)
+    };
+    status.steps.iter().map(step).collect()
+}
+
+pub(super) fn api_error(what: &str, error: &kube::Error) -> anyhow::Error {
+    let hint = match status_code(error) {
+        Some(404) => "; are the custom resources installed? (`zoneward crd | kubectl apply -f -`)",
+        Some(401 | 403) => "; does your account have the right to?",
+        _ => "",
+    };
+    anyhow::anyhow!("{what}: {}{hint}", explain(error))
+}
+
+/// The judgement on the newest cycle, as the daemon would make it now. Without metrics it says so.
+pub(super) async fn judge(settings: &Settings, now: Timestamp) -> anyhow::Result<Sight> {
+    let configured = CycleLength::at_least(settings.detect.cycle);
+    let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured).context("prometheus")?;
+    let newest = match read_history(&mut observer, settings, now).await {
+        Ok(pipeline) => pipeline.sight().cloned(),
+        Err(error) => {
+            render::note(&format!("warning: Prometheus can't be read: {error:#}"));
+            None
+        }
+    };
+    Ok(newest.map_or_else(|| unseen(now), |sight| sight.as_ref().clone()))
+}
+
+async fn read_history(
+    observer: &mut PrometheusObserver,
+    settings: &Settings,
+    now: Timestamp,
+) -> anyhow::Result<Pipeline> {
+    observer.fit_to_scrapes(now).await?;
+    let cycle = observer.cycle();
+    let rehearsal = pipeline::Settings { mode: Mode::Observe, ..settings.pipeline() };
+    let silent = std::sync::Arc::new(render::Silent);
+    let mut pipeline = Pipeline::new(rehearsal, cycle, std::sync::Arc::new(MemoryStore::default()), silent);
+    let last = cycle.at_or_before(now);
+    let mut snapshots = observer.observe(last - settings.prometheus.history.signed(), last).await?;
+    let newest = snapshots.pop();
+    snapshots.iter().for_each(|snapshot| pipeline.learn(snapshot));
+    if let Some(newest) = newest {
+        pipeline.tick(observer, &newest, now).await?;
+    }
+    Ok(pipeline)
+}
+
+pub(super) fn name_of(object: &ZoneIsolation) -> String {
+    object.name_any()
+}

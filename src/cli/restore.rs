@@ -1,0 +1,142 @@
+//! `zoneward restore`: a zone back into rotation, or all of them by marks alone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::remote::{Followed, Goal, Remote, api_error, name_of};
+use super::{ConfigArguments, Outcome, render};
+use crate::domain::{ClusterView, OperatorHold, Zone};
+use crate::isolate::KubernetesStore;
+use crate::isolate::resource::ZoneIsolation;
+use crate::isolate::steps::{MeshIstio, Rfc2136, Taint};
+use crate::kubernetes::{bounded, status_code};
+use crate::ports::{IsolationStore, StepError};
+
+/// How long a daemon has to let go of what was deleted, before its finalizer is taken off.
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    #[arg(required_unless_present = "all")]
+    zone: Option<String>,
+    /// Every zone, by the marks on nodes, pods and names alone; needs no daemon and no ledger
+    #[arg(long, conflicts_with = "zone")]
+    all: bool,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let remote = Remote::connect(&arguments.config).await?;
+    match &arguments.zone {
+        Some(zone) => one(&remote, zone).await,
+        None => all(&remote, super::now()).await,
+    }
+}
+
+async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
+    if remote.isolation(zone).await?.is_none() {
+        render::line(&format!("{zone} is not isolated: there is no ZoneIsolation of it"));
+        return Ok(Outcome::Done);
+    }
+    match bounded(remote.isolations.delete(zone, &DeleteParams::default())).await {
+        Ok(_) => {}
+        Err(error) if status_code(&error) == Some(404) => {}
+        Err(error) => return Err(api_error("the ZoneIsolation can't be deleted", &error)),
+    }
+    match remote.follow(zone, Goal::Gone).await? {
+        Followed::Reached | Followed::Vanished => {
+            render::line(&format!("{zone} is back in rotation: every step was undone"));
+            Ok(Outcome::Done)
+        }
+        Followed::Ignored | Followed::Refused { .. } => bail!(
+            "{zone} is to be given back, but no daemon does it; is `zoneward run` up? `zoneward restore --all` undoes by \
+             the marks alone"
+        ),
+        Followed::StillUnderWay => {
+            bail!("{zone} is being given back, but not every step is undone yet; see `zoneward status`")
+        }
+    }
+}
+
+/// First no daemon shall want them any more, then what was done is undone.
+async fn all(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
+    let objects = delete_all(remote, now).await?;
+    let done = sweep(remote).await;
+    let failed = done.iter().filter(|(_, result)| result.is_err()).count();
+    for (step, result) in &done {
+        match result {
+            Ok(undone) if undone.is_empty() => render::line(&format!("{step}: nothing of ours was left")),
+            Ok(undone) => render::line(&format!("{step}: undone on {}", undone.join(", "))),
+            Err(error) => render::line(&format!("{step}: NOT undone: {error}")),
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} steps could not be undone; what they marked stays marked: run it again", done.len());
+    }
+    let_go(remote, &objects).await?;
+    render::line("every zone is back in rotation");
+    Ok(Outcome::Done)
+}
+
+async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneIsolation>> {
+    let objects = match bounded(remote.isolations.list(&ListParams::default())).await {
+        Ok(list) => list.items,
+        // Without the custom resource nobody wants anything.
+        Err(error) if status_code(&error) == Some(404) => return Ok(Vec::new()),
+        Err(error) => return Err(api_error("ZoneIsolations can't be listed", &error)),
+    };
+    let store = KubernetesStore::new(&remote.client);
+    for object in &objects {
+        let zone = name_of(object);
+        let why = "all were given back by hand".to_owned();
+        store.hold(&Zone::new(zone.clone()), OperatorHold { since: now, why, until_healthy: true }).await?;
+        match bounded(remote.isolations.delete(&zone, &DeleteParams::default())).await {
+            Ok(_) => render::line(&format!("{zone}: its ZoneIsolation is deleted")),
+            Err(error) if status_code(&error) == Some(404) => {}
+            Err(error) => return Err(api_error(&format!("the ZoneIsolation {zone} can't be deleted"), &error)),
+        }
+    }
+    Ok(objects)
+}
+
+type Swept = (&'static str, Result<Vec<String>, StepError>);
+
+/// Whatever is configured by now: the marks of the first two need no configuration.
+async fn sweep(remote: &Remote) -> Vec<Swept> {
+    let blind = std::sync::Arc::new(|| Ok(ClusterView::default()));
+    let steps = &remote.settings.steps;
+    let mesh = MeshIstio::new(steps.mesh_istio.clone().unwrap_or_default(), &remote.client, blind.clone());
+    let taint = Taint::new(steps.taint.clone().unwrap_or_default(), &remote.client, blind);
+    let mut swept = vec![("mesh", mesh.sweep(None).await), ("taint", taint.sweep(None).await)];
+    if let Some(settings) = &steps.dns_rfc2136 {
+        swept.push(("dns", Rfc2136::new(settings.clone()).restore_by_markers(None).await));
+    }
+    swept
+}
+
+/// Where no daemon takes its finalizer off, we do: everything is undone.
+async fn let_go(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<()> {
+    let patience = Instant::now() + LET_GO_WITHIN;
+    for object in objects {
+        let zone = name_of(object);
+        while let Some(left) = remote.isolation(&zone).await?.filter(|left| left.uid() == object.uid()) {
+            if Instant::now() < patience {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            let patch = json!({"metadata": {"uid": left.uid(), "finalizers": null}});
+            match bounded(remote.isolations.patch(&zone, &PatchParams::default(), &Patch::Merge(&patch))).await {
+                Ok(_) => break,
+                Err(error) if matches!(status_code(&error), Some(404 | 409)) => break,
+                Err(error) => return Err(api_error(&format!("the ZoneIsolation {zone} can't be let go"), &error)),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Runs the executor on a real cluster: whenever something changed, and by the clock; as long as this replica leads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::execute::{Admit, Executor};
+use super::resource::ZoneIsolation;
+use super::steps::Look;
+use crate::domain::isolation::OperatorHold;
+use crate::domain::{Assessment, Gap, HoldReason, Isolation, Request, Sight, Snapshot, Zone};
+use crate::guard::{self, Situation};
+use crate::kubernetes;
+use crate::ports::{AuditSink, IsolationStep, IsolationStore};
+
+/// Between two turns while an isolation lasts, and while none does.
+const BUSY_TURN: Duration = Duration::from_secs(1);
+const IDLE_TURN: Duration = Duration::from_secs(10);
+/// Changes of the cluster that come together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// What the controller runs on.
+pub struct Controller {
+    pub steps: Vec<Arc<dyn IsolationStep>>,
+    pub store: Arc<dyn IsolationStore>,
+    pub audit: Arc<dyn AuditSink>,
+    pub guard: guard::Settings,
+    pub look: Arc<Look>,
+    /// The newest cycle.
+    pub sights: watch::Receiver<Option<Arc<Sight>>>,
+    /// Changes whenever something of the cluster does.
+    pub cluster_changes: watch::Receiver<u64>,
+    pub leads: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub leadership_changes: watch::Receiver<bool>,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+impl Controller {
+    pub async fn run(mut self, client: Client, tasks: TaskTracker, stop: CancellationToken) {
+        let mut isolations = kubernetes::notice(Api::<ZoneIsolation>::all(client), &tasks, &stop);
+        let admit = admission(self.guard.clone(), Arc::clone(&self.look), self.sights.clone());
+        let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit);
+        let mut turned_at: Option<Instant> = None;
+        let mut disturbed_at: Option<Instant> = None;
+        let mut trouble = Trouble::default();
+        let mut led = false;
+        loop {
+            let mut at_once = false;
+            tokio::select! {
+                done = executor.ended() => {
+                    if (self.leads)() {
+                        trouble.note(executor.settle(done, (self.now)()).await.err().map(|e| e.to_string()));
+                    }
+                    at_once = true;
+                }
+                Ok(()) = isolations.changed() => at_once = true,
+                Ok(()) = self.sights.changed() => at_once = true,
+                Ok(()) = self.leadership_changes.changed() => at_once = true,
+                Ok(()) = self.cluster_changes.changed() => {
+                    disturbed_at.get_or_insert_with(Instant::now);
+                }
+                () = tokio::time::sleep(DEBOUNCE) => {}
+                () = stop.cancelled() => break,
+            }
+            if !(self.leads)() {
+                if std::mem::take(&mut led) {
+                    executor.abandon();
+                }
+                continue;
+            }
+            led = true;
+            let disturbed = disturbed_at.is_some_and(|at| at.elapsed() >= DEBOUNCE) && executor.any_active();
+            if disturbed {
+                executor.disturb();
+            }
+            if disturbed || !executor.any_active() {
+                disturbed_at = None;
+            }
+            let patience = if executor.any_active() { BUSY_TURN } else { IDLE_TURN };
+            if at_once || disturbed || turned_at.is_none_or(|at| at.elapsed() >= patience) {
+                turned_at = Some(Instant::now());
+                trouble.note(executor.turn((self.now)()).await.err().map(|e| e.to_string()));
+            }
+        }
+    }
+}
+
+/// Says once what keeps the executor from going on, and once that it does again.
+#[derive(Default)]
+struct Trouble(Option<String>);
+
+impl Trouble {
+    fn note(&mut self, why: Option<String>) {
+        if why == self.0 {
+            return;
+        }
+        if let Some(why) = &why {
+            tracing::error!("isolations are held as they are: {why}");
+        } else {
+            tracing::info!("isolations go on");
+        }
+        self.0 = why;
+    }
+}
+
+/// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
+fn admission(settings: guard::Settings, look: Arc<Look>, sights: watch::Receiver<Option<Arc<Sight>>>) -> Box<Admit> {
+    Box::new(move |isolation, all, holds, now| {
+        let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
+        admit(&sight, &look, isolation, all, (holds, &settings, now))
+    })
+}
+
+/// Before any cycle was judged.
+pub fn unseen(now: Timestamp) -> Sight {
+    let gap = Gap::QueryFailed { why: "no cycle has been judged yet".to_owned() };
+    let assessment = Assessment { time: now, zones: BTreeMap::new(), unsettled: Default::default() };
+    Sight { snapshot: Snapshot::unobserved(now, gap), assessment }
+}
+
+fn admit(
+    sight: &Sight,
+    look: &Arc<Look>,
+    isolation: &Isolation,
+    all: &[Isolation],
+    (holds, settings, now): (&BTreeMap<Zone, OperatorHold>, &guard::Settings, Timestamp),
+) -> Result<Vec<&'static str>, HoldReason> {
+    let cluster = look();
+    let situation = Situation {
+        snapshot: &sight.snapshot,
+        assessment: &sight.assessment,
+        cluster: cluster.as_ref().ok(),
+        isolations: all,
+        holds,
+        leads: true,
+    };
+    guard::admit(&situation, &Request::of(isolation, now), settings, now)
+}

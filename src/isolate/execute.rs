@@ -1,0 +1,393 @@
+//! Brings isolations as far as they get: forward while they are wanted, back once they expired or were called back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
+
+use super::ledger::{IllegalTransition, StepEvent};
+use super::plan::{self, Next};
+use super::words;
+use crate::domain::isolation::{OperatorHold, Share, StepEntry, StepName};
+use crate::domain::record::StepRecord;
+use crate::domain::{Admission, Event, HoldReason, Isolation, Origin, Record, StepState, Zone};
+use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
+
+/// Between two looks at a step that is as wanted, unless something disturbs it.
+const KEEP_EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// Steps bound their own calls; this bounds what they forgot.
+const LONGEST_VERB: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Error)]
+pub enum AdvanceError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+}
+
+/// Whether an isolation may begin, with the guardrails that could not be evaluated: the guard on the newest data.
+pub type Admit = dyn Fn(&Isolation, &[Isolation], &BTreeMap<Zone, OperatorHold>, Timestamp) -> Result<Vec<&'static str>, HoldReason>
+    + Send
+    + Sync;
+
+/// What came of a verb.
+pub struct Done {
+    episode: String,
+    step: StepName,
+    event: StepEvent,
+}
+
+/// Runs the steps of every isolation.
+///
+/// Guarantees: guardrails are asked before the first verb; each change of the ledger is saved before the next verb of that
+/// step runs, so that what may have been done is always on record; no step waits for another; every verb may run again
+/// after a crash. Without any steps it is a rehearsal: it begins, expires and ends, and nothing is claimed to have been
+/// done.
+pub struct Executor {
+    steps: Vec<Arc<dyn IsolationStep>>,
+    store: Arc<dyn IsolationStore>,
+    audit: Arc<dyn AuditSink>,
+    admit: Box<Admit>,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    busy: BTreeSet<(String, StepName)>,
+    kept_at: BTreeMap<(String, StepName), Timestamp>,
+    /// Whether the last look found an isolation that has not ended.
+    any_active: bool,
+}
+
+impl Executor {
+    pub fn new(
+        steps: Vec<Arc<dyn IsolationStep>>,
+        store: Arc<dyn IsolationStore>,
+        audit: Arc<dyn AuditSink>,
+        admit: Box<Admit>,
+    ) -> Self {
+        let (running, busy, kept_at) = (FuturesUnordered::new(), BTreeSet::new(), BTreeMap::new());
+        Self { steps, store, audit, admit, running, busy, kept_at, any_active: false }
+    }
+
+    /// One whose requests were all admitted before.
+    pub fn trusting(
+        steps: Vec<Arc<dyn IsolationStep>>,
+        store: Arc<dyn IsolationStore>,
+        audit: Arc<dyn AuditSink>,
+    ) -> Self {
+        Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Vec::new())))
+    }
+
+    pub const fn any_active(&self) -> bool {
+        self.any_active
+    }
+
+    /// Something changed that steps look at: they look at once.
+    pub fn disturb(&mut self) {
+        self.kept_at.clear();
+    }
+
+    /// Forgets the verbs that run: another replica acts from now on.
+    pub fn abandon(&mut self) {
+        self.running = FuturesUnordered::new();
+        self.busy.clear();
+        self.kept_at.clear();
+    }
+
+    /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on.
+    pub async fn turn(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
+        let isolations = self.store.list().await?;
+        self.any_active = isolations.iter().any(Isolation::active);
+        let known: BTreeSet<&String> = isolations.iter().filter(|i| i.active()).map(|i| &i.id).collect();
+        self.kept_at.retain(|(episode, _), _| known.contains(episode));
+        let mut first_failure = Ok(());
+        for isolation in isolations.iter().filter(|isolation| isolation.active()) {
+            let advanced = self.advance(&mut isolation.clone(), &isolations, now).await;
+            first_failure = first_failure.and(advanced);
+        }
+        first_failure
+    }
+
+    /// The next verb to end; pending for ever while none runs.
+    pub async fn ended(&mut self) -> Done {
+        match self.running.next().await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts on the ledger what came of a verb. What can't be saved is done again.
+    pub async fn settle(&mut self, done: Done, now: Timestamp) -> Result<(), AdvanceError> {
+        let key = (done.episode, done.step);
+        self.busy.remove(&key);
+        if done.event == StepEvent::Kept {
+            self.kept_at.insert(key.clone(), now);
+        }
+        let isolations = self.store.list().await?;
+        let Some(mut isolation) = isolations.iter().find(|i| i.id == key.0 && i.active()).cloned() else {
+            return Ok(());
+        };
+        let mut trouble = Trouble::new(isolation.returning(now));
+        let entry = isolation.steps.entry(key.1.clone()).or_default();
+        if done.event == StepEvent::Kept && entry.failures == 0 {
+            return Ok(());
+        }
+        let before = entry.clone();
+        entry.record(done.event, now)?;
+        let (state, error) = (entry.state, entry.last_error.clone());
+        let worth_a_record = state != before.state || (error.is_some() && before.last_error != error);
+        if worth_a_record {
+            let change = StepRecord { name: key.1, state, error };
+            trouble.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
+        }
+        self.store.save(&isolation).await?;
+        let advanced = self.advance(&mut isolation, &isolations, now).await;
+        trouble.end().and(advanced)
+    }
+
+    /// Runs until nothing is due, for worlds in which verbs take no time. What can't be put on record stops nothing that
+    /// has begun.
+    pub async fn run_until_idle(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
+        let mut result = self.turn(now).await;
+        while matches!(result, Ok(()) | Err(AdvanceError::Audit(_))) {
+            let Some(done) = self.running.next().await else { break };
+            let settled = self.settle(done, now).await;
+            result = result.and(settled);
+        }
+        result
+    }
+
+    async fn advance(
+        &mut self,
+        isolation: &mut Isolation,
+        all: &[Isolation],
+        now: Timestamp,
+    ) -> Result<(), AdvanceError> {
+        if isolation.admitted_at().is_none() && !self.admitted(isolation, all, now).await? {
+            return Ok(());
+        }
+        let returning = isolation.returning(now);
+        let mut trouble = Trouble::new(returning);
+        if returning && isolation.returning_since.is_none() {
+            self.begin_return(isolation, &mut trouble, now).await?;
+        }
+        let wanted = if returning { Share::FULL } else { isolation.spec.share };
+        let steps = self.wanted_steps(isolation);
+        for step in &steps {
+            isolation.steps.entry(step.name()).or_default();
+        }
+        for step in &steps {
+            self.start(step, isolation, wanted, now);
+        }
+        for change in orphans(isolation, &self.steps) {
+            trouble.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
+            self.store.save(isolation).await?;
+        }
+        self.finish(isolation, returning, &mut trouble, now).await?;
+        trouble.end()
+    }
+
+    fn wanted_steps(&self, isolation: &Isolation) -> Vec<Arc<dyn IsolationStep>> {
+        let begun = |name: &StepName| isolation.steps.contains_key(name);
+        let wanted = |name: &StepName| isolation.spec.only.is_empty() || isolation.spec.only.contains(name);
+        let steps = self.steps.iter().filter(|step| begun(&step.name()) || wanted(&step.name()));
+        steps.cloned().collect()
+    }
+
+    /// Asks the guardrails. What they refuse is asked again until it ends; what the detector asked for ends at once, as it
+    /// will ask again.
+    async fn admitted(
+        &mut self,
+        isolation: &mut Isolation,
+        all: &[Isolation],
+        now: Timestamp,
+    ) -> Result<bool, AdvanceError> {
+        let zone = isolation.zone().clone();
+        if isolation.returning(now) {
+            isolation.restored_at = Some(now);
+            let message = format!("{zone} was not isolated: {}", words::why_never_begun(isolation));
+            self.audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
+            self.store.save(isolation).await?;
+            return Ok(false);
+        }
+        let answer = self.ask(isolation, all, now).await?;
+        let by_hand = isolation.spec.origin == Origin::Operator;
+        let refusal = match answer {
+            Ok(not_evaluated) => {
+                if by_hand || isolation.admission != Admission::Pending {
+                    let mut record = Record::new(now, Event::Admitted, words::admitted(isolation)).zone(&zone);
+                    record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
+                    self.audit.append(record).await?;
+                }
+                isolation.admission = Admission::Admitted(now);
+                self.store.save(isolation).await?;
+                return Ok(true);
+            }
+            Err(reason) => reason,
+        };
+        let closed = !by_hand && isolation.spec.approved;
+        let known = matches!(&isolation.admission, Admission::Refused(known) if known.as_str() == refusal.as_str());
+        if !known {
+            let mut record = Record::new(now, Event::Refused, format!("{zone} is not isolated: {refusal}")).zone(&zone);
+            record.reason = Some(refusal.clone());
+            self.audit.append(record).await?;
+        }
+        isolation.admission = Admission::Refused(refusal);
+        isolation.restored_at = closed.then_some(now);
+        if closed || !known {
+            self.store.save(isolation).await?;
+        }
+        Ok(false)
+    }
+
+    async fn ask(
+        &mut self,
+        isolation: &Isolation,
+        all: &[Isolation],
+        now: Timestamp,
+    ) -> Result<Result<Vec<&'static str>, HoldReason>, AdvanceError> {
+        let known: Vec<StepName> = self.steps.iter().map(|step| step.name()).collect();
+        if let Some(step) = isolation.spec.only.iter().find(|step| !known.contains(step)) {
+            let names = known.iter().map(StepName::as_str).collect::<Vec<_>>().join(", ");
+            let why = format!("no step `{step}` is configured; there are {names} (steps)");
+            return Ok(Err(HoldReason::Invalid { why }));
+        }
+        let holds = self.store.holds().await?;
+        let passed = (self.admit)(isolation, all, &holds, now);
+        Ok(passed.and_then(|passed| if isolation.spec.approved { Ok(passed) } else { Err(HoldReason::NotApproved) }))
+    }
+
+    async fn begin_return(
+        &mut self,
+        isolation: &mut Isolation,
+        trouble: &mut Trouble,
+        now: Timestamp,
+    ) -> Result<(), AdvanceError> {
+        let zone = isolation.zone().clone();
+        let rehearsal = self.steps.is_empty();
+        let verb = if rehearsal { "would be" } else { "is" };
+        let message = format!("{zone} {verb} given back, {}", words::why_returning(isolation));
+        let mut record = Record::new(now, Event::Restore, message).zone(&zone);
+        record.rehearsal = rehearsal;
+        let recorded = trouble.take(self.audit.append(record).await)?;
+        if let Some(since) = isolation.restore_requested_at {
+            let why = "it was given back by hand, and is not isolated again for the same fault".to_owned();
+            self.store.hold(&zone, OperatorHold { since, why, until_healthy: true }).await?;
+        }
+        isolation.returning_since = recorded.then_some(now);
+        Ok(self.store.save(isolation).await?)
+    }
+
+    /// The step's next verb, if one is due.
+    fn start(&mut self, step: &Arc<dyn IsolationStep>, isolation: &Isolation, wanted: Share, now: Timestamp) {
+        let key = (isolation.id.clone(), step.name());
+        let Some(entry) = isolation.steps.get(&key.1) else { return };
+        let next = plan::next(entry, wanted, now);
+        let kept = self.kept_at.get(&key).is_some_and(|at| now.duration_since(*at) < KEEP_EVERY);
+        let due = match next {
+            Next::Nothing => false,
+            Next::Keep(_) => !kept,
+            Next::Capture | Next::Apply(_) | Next::Confirm(_) | Next::Close => true,
+        };
+        if !due || !self.busy.insert(key.clone()) {
+            return;
+        }
+        let (step, receipt) = (Arc::clone(step), entry.receipt.clone().unwrap_or_default());
+        let zone = isolation.zone().clone();
+        self.running.push(Box::pin(async move {
+            let verb = async {
+                match next {
+                    Next::Capture => step.capture(&zone).await.map(StepEvent::Captured),
+                    Next::Apply(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Applied(share)),
+                    Next::Keep(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Kept),
+                    Next::Confirm(share) => {
+                        step.confirm(&zone, &receipt, share).await.map(|()| StepEvent::Confirmed(share))
+                    }
+                    Next::Nothing | Next::Close => Ok(StepEvent::NothingToUndo),
+                }
+            };
+            let late = || StepError::soon(format!("it took more than {} s", LONGEST_VERB.as_secs()));
+            let event = tokio::time::timeout(LONGEST_VERB, verb).await.unwrap_or_else(|_| Err(late()));
+            Done { episode: key.0, step: key.1, event: event.unwrap_or_else(StepEvent::Failed) }
+        }));
+    }
+
+    /// Notes that every step is where it should be. It goes on record first: after a crash between the two a record stands
+    /// twice, but none is lost.
+    async fn finish(
+        &mut self,
+        isolation: &mut Isolation,
+        returning: bool,
+        trouble: &mut Trouble,
+        now: Timestamp,
+    ) -> Result<(), AdvanceError> {
+        let all = |state: StepState| isolation.steps.values().all(|entry| entry.state == state);
+        let count = isolation.steps.len();
+        let zone = isolation.zone().clone();
+        let share = isolation.spec.share;
+        let (event, message) = if returning && all(StepState::Undone) {
+            isolation.restored_at = Some(now);
+            (Event::Restored, format!("{zone} is back in rotation: every step was undone"))
+        } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share }) {
+            isolation.isolated_at = Some(now);
+            let took = now.duration_since(isolation.requested_at).as_secs();
+            (Event::Isolated, format!("{zone} is out of rotation: {count} steps confirmed within {took} s"))
+        } else {
+            return Ok(());
+        };
+        if count > 0 {
+            trouble.take(self.audit.append(Record::new(now, event, message).zone(&zone)).await)?;
+        }
+        Ok(self.store.save(isolation).await?)
+    }
+}
+
+/// What could not be put on record. Nothing is changed without a record; but a zone is given back all the same.
+#[derive(Debug)]
+struct Trouble {
+    returning: bool,
+    failure: Option<AuditError>,
+}
+
+impl Trouble {
+    const fn new(returning: bool) -> Self {
+        Self { returning, failure: None }
+    }
+
+    /// Whether it is on record.
+    fn take(&mut self, recorded: Result<(), AuditError>) -> Result<bool, AuditError> {
+        match recorded {
+            Ok(()) => Ok(true),
+            Err(error) if self.returning => {
+                self.failure.get_or_insert(error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn end(self) -> Result<(), AdvanceError> {
+        self.failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// Steps that began and are not configured any more: nobody can undo them but a person.
+fn orphans(isolation: &mut Isolation, steps: &[Arc<dyn IsolationStep>]) -> Vec<StepRecord> {
+    let known: Vec<StepName> = steps.iter().map(|step| step.name()).collect();
+    let lost = |(name, entry): &(&StepName, &mut StepEntry)| {
+        !known.contains(name) && !matches!(entry.state, StepState::Pending | StepState::Undone | StepState::Stuck)
+    };
+    let entries = isolation.steps.iter_mut().filter(lost);
+    entries
+        .map(|(name, entry)| {
+            entry.state = StepState::Stuck;
+            entry.last_error = Some("the step is not configured any more".to_owned());
+            StepRecord { name: name.clone(), state: entry.state, error: entry.last_error.clone() }
+        })
+        .collect()
+}

@@ -1,0 +1,123 @@
+//! The Kubernetes API: the client, what of the cluster is watched, and the marks that zoneward leaves on objects.
+
+mod view;
+mod watch;
+
+pub use watch::{ClusterWatch, notice, read};
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ports::StepError;
+
+/// One call to the API, as long as it may take.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What zoneward writes on objects, so that it finds its own again with nothing else in hand.
+pub mod marks {
+    /// Istio's label for pods that take no new calls (`PILOT_DRAINING_LABEL`); ours by its value.
+    pub const DRAINING_LABEL: &str = "istio.io/draining";
+    pub const DRAINING_VALUE: &str = "zoneward";
+    /// On a pod that we drain: for the isolation of which zone.
+    pub const ZONE_ANNOTATION: &str = "zoneward.io/isolated-zone";
+    /// The key of the taint on a zone's nodes.
+    pub const TAINT: &str = "zoneward.io/isolated";
+    /// `never` on a Namespace, Service, Pod or Node: it is left alone. `allow` on a pod or Service of a `StatefulSet`: it is not.
+    pub const OPT_OUT: &str = "zoneward.io/isolate";
+    /// On a `ZoneIsolation` that zoneward made and removes when it has ended.
+    pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "zoneward");
+    pub const FINALIZER: &str = "zoneward.io/undo";
+}
+
+/// The section `kubernetes`; config/default.yaml describes each field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub context: Option<String>,
+    pub namespace: Option<String>,
+    pub exempt_namespaces: Vec<String>,
+    pub exempt_apps: Vec<String>,
+    pub exempt_stateful_sets: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            context: None,
+            namespace: None,
+            exempt_namespaces: owned(&["kube-system", "kube-public", "kube-node-lease"]),
+            exempt_apps: owned(&["istiod", "istio-cni-node", "ztunnel", "prometheus", "alertmanager", "zoneward"]),
+            exempt_stateful_sets: true,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("no Kubernetes API is known: neither in-cluster (a service account) nor by a kubeconfig ({0})")]
+    NoneKnown(#[from] kube::config::InferConfigError),
+    #[error("the kubeconfig can't be used (kubernetes.context)")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    #[error("the Kubernetes client can't be made: {0}")]
+    Client(String),
+}
+
+/// A client of the configured context, or of the cluster that the process runs in. Sends nothing yet.
+pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
+    let mut config = match &settings.context {
+        Some(context) => {
+            let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+            Config::from_custom_kubeconfig(Kubeconfig::read()?, &options).await?
+        }
+        None => Config::infer().await?,
+    };
+    if let Some(namespace) = &settings.namespace {
+        config.default_namespace.clone_from(namespace);
+    }
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))
+}
+
+/// What went wrong, for people: the API's own sentence, or the causes of a lost connection.
+pub fn explain(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} ({})", status.message, status.code);
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The HTTP status that the API answered with, if it did.
+pub fn status_code(error: &kube::Error) -> Option<u16> {
+    if let kube::Error::Api(status) = error { Some(status.code) } else { None }
+}
+
+/// What is refused for good, and what is worth another try.
+pub fn step_error(what: &str, error: &kube::Error) -> StepError {
+    let why = format!("{what}: {}", explain(error));
+    match status_code(error) {
+        Some(401 | 403) => StepError::Permanent { why: format!("{why}; does the ClusterRole allow it?") },
+        Some(400 | 405 | 422) => StepError::Permanent { why },
+        _ => StepError::Transient { why, retry_after: SignedDuration::from_secs(1) },
+    }
+}
+
+/// A call that took too long is one that failed.
+pub async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let late = || kube::Error::Service(format!("no answer within {} s", CALL_TIMEOUT.as_secs()).into());
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
+}

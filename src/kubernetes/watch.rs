@@ -1,0 +1,219 @@
+//! The cluster as reflectors keep it, so that looking costs the API server nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use kube::api::ListParams;
+use kube::runtime::reflector::{self, Store, store::Writer};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::view::{Objects, view};
+use super::{Settings, bounded, explain};
+use crate::domain::ClusterView;
+
+/// A watch whose failures go on for so long shows an old cluster.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+/// Failures farther apart do not belong together.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
+
+/// Nodes, pods, services and namespaces, kept up to date.
+pub struct ClusterWatch {
+    nodes: Store<Node>,
+    pods: Store<Pod>,
+    services: Store<Service>,
+    namespaces: Store<Namespace>,
+    settings: Settings,
+    health: Arc<Health>,
+    changes: watch::Receiver<u64>,
+}
+
+impl ClusterWatch {
+    /// Watches until stopped.
+    pub fn start(client: &Client, settings: &Settings, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let health = Arc::new(Health::default());
+        let (sender, changes) = watch::channel(0);
+        let edges = Edges { health: Arc::clone(&health), changed: Arc::new(sender), stop: stop.clone() };
+        Self {
+            nodes: keep(client, "nodes", tasks, edges.clone()),
+            pods: keep(client, "pods", tasks, edges.clone()),
+            services: keep(client, "services", tasks, edges.clone()),
+            namespaces: keep(client, "namespaces", tasks, edges),
+            settings: settings.clone(),
+            health,
+            changes,
+        }
+    }
+
+    /// The cluster now, or why it is not known.
+    pub fn view(&self) -> Result<ClusterView, String> {
+        self.health.trouble().map_or(Ok(()), Err)?;
+        let (nodes, pods) = (self.nodes.state(), self.pods.state());
+        let (services, namespaces) = (self.services.state(), self.namespaces.state());
+        let objects = Objects { nodes: &nodes, pods: &pods, services: &services, namespaces: &namespaces };
+        Ok(view(&objects, &self.settings))
+    }
+
+    /// Changes whenever something of it does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+/// The cluster, read once.
+pub async fn read(client: &Client, settings: &Settings) -> kube::Result<ClusterView> {
+    let (nodes, pods) = (list::<Node>(client).await?, list::<Pod>(client).await?);
+    let (services, namespaces) = (list::<Service>(client).await?, list::<Namespace>(client).await?);
+    let objects = Objects { nodes: &nodes, pods: &pods, services: &services, namespaces: &namespaces };
+    Ok(view(&objects, settings))
+}
+
+/// In pages, so that no answer is too large.
+async fn list<K>(client: &Client) -> kube::Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let mut found = Vec::new();
+    let mut params = ListParams::default().limit(500);
+    loop {
+        let page = bounded(api.list(&params)).await?;
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        found.extend(page.items);
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Edges {
+    health: Arc<Health>,
+    changed: Arc<watch::Sender<u64>>,
+    stop: CancellationToken,
+}
+
+fn keep<K>(client: &Client, kind: &'static str, tasks: &TaskTracker, edges: Edges) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer): (Store<K>, Writer<K>) = reflector::store();
+    edges.health.expect(kind);
+    let api: Api<K> = Api::all(client.clone());
+    tasks.spawn(async move {
+        let events = watcher(api, watcher::Config::default())
+            .modify(|object| object.managed_fields_mut().clear())
+            .default_backoff()
+            .reflect(writer);
+        let events = events.take_until(edges.stop.clone().cancelled_owned());
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    edges.health.saw(kind, matches!(event, watcher::Event::InitDone));
+                    edges.changed.send_modify(|count| *count += 1);
+                }
+                Err(error) => {
+                    let why = error_of(&error);
+                    tracing::debug!(kind, why, "a watch failed");
+                    edges.health.failed(kind, why);
+                }
+            }
+        }
+    });
+    store
+}
+
+/// Counts what happens to objects of a kind.
+pub fn notice<K>(api: Api<K>, tasks: &TaskTracker, stop: &CancellationToken) -> watch::Receiver<u64>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let (sender, changes) = watch::channel(0);
+    let stopped = stop.clone().cancelled_owned();
+    tasks.spawn(async move {
+        let events = watcher(api, watcher::Config::default()).default_backoff().take_until(stopped);
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(_) => sender.send_modify(|count| *count += 1),
+                Err(error) => tracing::debug!(why = error_of(&error), "a watch failed"),
+            }
+        }
+    });
+    changes
+}
+
+fn error_of(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => explain(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
+/// How each watch fares.
+#[derive(Debug, Default)]
+struct Health(Mutex<BTreeMap<&'static str, Fare>>);
+
+#[derive(Debug, Default)]
+struct Fare {
+    synced: bool,
+    /// First and last of failures that belong together, and the last one's words.
+    failing: Option<(Instant, Instant, String)>,
+}
+
+impl Health {
+    fn with<T>(&self, change: impl FnOnce(&mut BTreeMap<&'static str, Fare>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn expect(&self, kind: &'static str) {
+        self.with(|fares| fares.insert(kind, Fare::default()));
+    }
+
+    fn saw(&self, kind: &'static str, synced: bool) {
+        self.with(|fares| {
+            let fare = fares.entry(kind).or_default();
+            fare.synced |= synced;
+            fare.failing = None;
+        });
+    }
+
+    fn failed(&self, kind: &'static str, why: String) {
+        let now = Instant::now();
+        self.with(|fares| {
+            let fare = fares.entry(kind).or_default();
+            let first = match &fare.failing {
+                Some((first, last, _)) if now.duration_since(*last) < FORGIVEN_AFTER => *first,
+                Some(_) | None => now,
+            };
+            fare.failing = Some((first, now, why));
+        });
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let stale = |failing: &Option<(Instant, Instant, String)>| {
+            let (first, last, why) = failing.as_ref()?;
+            let goes_on = last.elapsed() < FORGIVEN_AFTER && first.elapsed() >= STALE_AFTER;
+            goes_on.then(|| why.clone())
+        };
+        self.with(|fares| {
+            fares.iter().find_map(|(kind, fare)| match (fare.synced, stale(&fare.failing), &fare.failing) {
+                (false, _, Some((_, _, why))) => Some(format!("{kind} can't be read: {why}")),
+                (false, _, None) => Some(format!("{kind} are not read yet")),
+                (true, Some(why), _) => Some(format!("{kind} can't be watched: {why}")),
+                (true, None, _) => None,
+            })
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! Which of several replicas acts: the holder of a Lease.
+//!
+//! Guarantees: of replicas whose clocks run at the same speed, however wrong they are set, at most one leads. A leader that
+//! can't renew stops to lead before another may begin: it counts from before its last renewal was sent, a follower from
+//! when it saw it. Source: client-go's leaderelection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::{explain, status_code};
+
+const NAME: &str = "zoneward";
+/// A follower waits so long after the last renewal that it saw.
+const LEASE: Duration = Duration::from_secs(15);
+/// A leader stops so long after it sent its last renewal.
+const TRUST: Duration = Duration::from_secs(10);
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Whether this replica leads, as of now.
+#[derive(Debug, Clone)]
+pub struct Leadership {
+    until: Arc<Mutex<Option<Instant>>>,
+    changes: watch::Receiver<bool>,
+}
+
+impl Leadership {
+    pub fn leads(&self) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Changes when this replica begins to lead, or ceases to.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.changes.clone()
+    }
+}
+
+/// Takes part until stopped, and then lets go, so that another need not wait.
+pub struct Candidate {
+    api: Api<Lease>,
+    identity: String,
+    until: Arc<Mutex<Option<Instant>>>,
+    changed: watch::Sender<bool>,
+    /// The newest lease of another, and when it was first seen.
+    seen: Option<(LeaseSpec, Instant)>,
+    trouble: bool,
+}
+
+impl Candidate {
+    pub fn new(client: &Client, identity: String) -> (Self, Leadership) {
+        let until = Arc::new(Mutex::new(None));
+        let (changed, changes) = watch::channel(false);
+        let api = Api::default_namespaced(client.clone());
+        let candidate = Self { api, identity, until: Arc::clone(&until), changed, seen: None, trouble: false };
+        (candidate, Leadership { until, changes })
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut turn = tokio::time::interval(RENEW_EVERY);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = turn.tick() => self.turn().await,
+                () = stop.cancelled() => break,
+            }
+        }
+        if *self.changed.borrow() {
+            self.set(None);
+            let _left_to_expire = tokio::time::timeout(CALL_TIMEOUT, self.release()).await;
+        }
+    }
+
+    async fn turn(&mut self) {
+        let sent = Instant::now();
+        match tokio::time::timeout(CALL_TIMEOUT, self.try_to_hold()).await {
+            Ok(Ok(true)) => {
+                self.trouble = false;
+                self.set(Some(sent + TRUST));
+            }
+            Ok(Ok(false)) => {
+                self.trouble = false;
+                self.set(None);
+            }
+            Ok(Err(error)) => self.doubt(&explain(&error)),
+            Err(_) => self.doubt("no answer in time"),
+        }
+    }
+
+    /// The lease could not be read or written: what was held is held until it runs out.
+    fn doubt(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.trouble, true) {
+            tracing::warn!(why, "the Lease {NAME} can't be read or written: who leads is not known");
+        }
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_none_or(|until| Instant::now() >= until) {
+            self.set(None);
+        }
+    }
+
+    fn set(&mut self, until: Option<Instant>) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        let leads = until.is_some();
+        if self.changed.send_if_modified(|known| std::mem::replace(known, leads) != leads) {
+            if leads {
+                tracing::info!(identity = self.identity, "this replica leads: it acts");
+            } else {
+                tracing::info!(identity = self.identity, "this replica follows: another acts, or none");
+            }
+        }
+    }
+
+    /// Whether the lease is ours now.
+    async fn try_to_hold(&mut self) -> kube::Result<bool> {
+        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let mut lease = Lease::default();
+            lease.metadata.name = Some(NAME.to_owned());
+            lease.spec = Some(self.held(None));
+            return lost_if_conflict(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        if holder != self.identity && !holder.is_empty() && !self.ran_out(&spec) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.held(Some(&spec)));
+        lost_if_conflict(self.api.replace(NAME, &PostParams::default(), &lease).await)
+    }
+
+    /// Whether the other's lease has not changed for as long as it is worth, by our own clock.
+    fn ran_out(&mut self, spec: &LeaseSpec) -> bool {
+        match &self.seen {
+            Some((known, since)) if known == spec => since.elapsed() > LEASE,
+            Some(_) | None => {
+                self.seen = Some((spec.clone(), Instant::now()));
+                false
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "an edge: a Lease says when it was renewed; nobody counts on it")]
+    fn held(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = Timestamp::now().as_nanosecond();
+        let now = k8s_openapi::jiff::Timestamp::from_nanosecond(now).ok().map(MicroTime);
+        let ours = before.filter(|spec| spec.holder_identity.as_deref() == Some(self.identity.as_str()));
+        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(LEASE.as_secs() as i32),
+            acquire_time: ours.map_or_else(|| now.clone(), |spec| spec.acquire_time.clone()),
+            renew_time: now,
+            lease_transitions: Some(if ours.is_some() { transitions } else { transitions + 1 }),
+            ..LeaseSpec::default()
+        }
+    }
+
+    async fn release(&self) -> kube::Result<()> {
+        let mut lease = self.api.get(NAME).await?;
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
+            spec.holder_identity = None;
+            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Another was quicker.
+fn lost_if_conflict(result: kube::Result<Lease>) -> kube::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if status_code(&error) == Some(409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,137 @@
+//! Kubernetes Events on the zone, or on its isolation: `kubectl describe zoneisolation ZONE`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::events::{Event as KubernetesEvent, EventType, Recorder, Reporter};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::{Event, Record, StepState, Zone};
+use crate::kubernetes::{bounded, explain};
+use crate::ports::Notifier;
+
+/// Records that wait for a slow API server; more are dropped.
+const MOST_WAITING: usize = 256;
+/// The API takes notes of up to 1 kB.
+const LONGEST_NOTE: usize = 1_000;
+
+/// Publishes records in the background, in order.
+pub struct KubernetesEvents {
+    queue: mpsc::Sender<Record>,
+    dropped: AtomicU64,
+}
+
+impl KubernetesEvents {
+    pub fn start(client: &Client, instance: String, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let (queue, mut records) = mpsc::channel::<Record>(MOST_WAITING);
+        let reporter = Reporter { controller: "zoneward".to_owned(), instance: Some(instance) };
+        let publisher = Publisher { client: client.clone(), recorder: Recorder::new(client.clone(), reporter) };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                let record = tokio::select! {
+                    record = records.recv() => record,
+                    () = stop.cancelled() => None,
+                };
+                match record {
+                    Some(record) => publisher.publish(&record).await,
+                    None => break,
+                }
+            }
+        });
+        Self { queue, dropped: AtomicU64::new(0) }
+    }
+}
+
+impl Notifier for KubernetesEvents {
+    fn notify(&self, record: &Record) {
+        if record.zone.is_some() && self.queue.try_send(record.clone()).is_err() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::warn!(dropped, "a Kubernetes Event was dropped, as too many wait");
+        }
+    }
+}
+
+struct Publisher {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Publisher {
+    async fn publish(&self, record: &Record) {
+        let Some(zone) = &record.zone else { return };
+        let event = KubernetesEvent {
+            type_: severity(record),
+            reason: reason(record.event),
+            note: Some(note(&record.message)),
+            action: "Guard".to_owned(),
+            secondary: None,
+        };
+        let reference = self.reference(zone).await;
+        if let Err(error) = bounded(self.recorder.publish(&event, &reference)).await {
+            tracing::warn!(error = explain(&error), "a Kubernetes Event can't be published");
+        }
+    }
+
+    /// The zone's isolation if there is one, else the zone.
+    async fn reference(&self, zone: &Zone) -> ObjectReference {
+        let mut reference = ObjectReference {
+            api_version: Some("zoneward.io/v1alpha1".to_owned()),
+            kind: Some("Zone".to_owned()),
+            name: Some(zone.as_str().to_owned()),
+            ..ObjectReference::default()
+        };
+        for (kind, plural) in [("ZoneIsolation", "zoneisolations"), ("Zone", "zones")] {
+            let gvk = GroupVersionKind::gvk("zoneward.io", "v1alpha1", kind);
+            let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            if let Ok(Some(object)) = bounded(api.get_metadata_opt(zone.as_str())).await {
+                reference.kind = Some(kind.to_owned());
+                reference.uid = object.uid();
+                break;
+            }
+        }
+        reference
+    }
+}
+
+fn severity(record: &Record) -> EventType {
+    let stuck = record.step.as_ref().is_some_and(|step| step.state == StepState::Stuck || step.error.is_some());
+    match record.event {
+        Event::Suspect | Event::Blocked | Event::Isolate | Event::Refused | Event::Ineffective | Event::Gap => {
+            EventType::Warning
+        }
+        Event::Step if stuck => EventType::Warning,
+        Event::Started
+        | Event::Stopped
+        | Event::Admitted
+        | Event::Clear
+        | Event::Observed
+        | Event::Step
+        | Event::Isolated
+        | Event::Effective
+        | Event::Restore
+        | Event::Restored
+        | Event::Fault
+        | Event::Repair
+        | Event::Summary => EventType::Normal,
+    }
+}
+
+/// Such as `Isolated`.
+fn reason(event: Event) -> String {
+    let name = event.as_str();
+    name[..1].to_uppercase() + &name[1..]
+}
+
+fn note(message: &str) -> String {
+    if message.len() <= LONGEST_NOTE {
+        return message.to_owned();
+    }
+    let end = (0..=LONGEST_NOTE - 4).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &message[..end])
+}

@@ -1,0 +1,241 @@
+//! A cluster in three zones, a name server, and the daemon with its least rights: what acting is tested on.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::bind::{Bind, KEY_NAME};
+use crate::cluster::Cluster;
+use crate::support::{Process, eventually, free_address, root, stderr, stdout, zoneward};
+
+/// The account that deploy/rbac.yaml is for.
+pub const ACCOUNT: &str = "zoneward";
+pub const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
+pub const NAME: &str = "api.example.org.";
+
+pub struct Stage {
+    pub cluster: Cluster,
+    pub bind: Bind,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Two nodes and two ready pods of `web` in each zone.
+    pub fn new() -> Self {
+        let cluster = Cluster::start_with_users(&[ACCOUNT]);
+        let records = ["api 60 IN A 192.0.2.1", "api 60 IN A 192.0.2.2", "api 60 IN A 192.0.2.3"];
+        let stage = Self { cluster, bind: Bind::start("example.org.", &records), folder: tempfile::tempdir().unwrap() };
+        stage.cluster.apply(&std::fs::read_to_string(root().join("deploy/crd.yaml")).unwrap());
+        stage.grant();
+        stage.service("web", "{clusterIP: 10.0.0.10, selector: {app: web}, ports: [{port: 80}]}");
+        for zone in ZONES {
+            for nth in 0..2 {
+                stage.node(&format!("{zone}-{nth}"), zone);
+                stage.pod(&format!("web-{zone}-{nth}"), "web", &format!("{zone}-{nth}"), "{}");
+            }
+        }
+        stage
+    }
+
+    /// deploy/rbac.yaml, for a user instead of a service account.
+    fn grant(&self) {
+        let rbac = std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
+        let account = "{kind: ServiceAccount, name: zoneward, namespace: zoneward}";
+        let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
+        assert_eq!(rbac.matches(account).count(), 4);
+        self.cluster.apply(&rbac.replace(account, &user));
+    }
+
+    pub fn node(&self, name: &str, zone: &str) {
+        self.cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {zone}}}}}, \
+             status: {{conditions: [{{type: Ready, status: 'True', reason: Test, message: test}}], \
+             allocatable: {{cpu: '8', memory: 16Gi, pods: '100'}}}}}}"
+        ));
+    }
+
+    pub fn service(&self, name: &str, spec: &str) {
+        self.cluster.apply(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {spec}}}"));
+    }
+
+    /// A ready pod, as a kubelet would report it.
+    pub fn pod(&self, name: &str, app: &str, node: &str, annotations: &str) {
+        self.cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {app}}}, annotations: {annotations}}}, \
+             spec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, containers: [{{name: app, image: app}}, \
+             {{name: istio-proxy, image: proxy}}]}}}}"
+        ));
+        self.ready(name, true);
+    }
+
+    pub fn ready(&self, pod: &str, ready: bool) {
+        let status = if ready { "True" } else { "False" };
+        let patch = format!(
+            r#"{{"status": {{"phase": "Running", "podIP": "10.1.0.1", "podIPs": [{{"ip": "10.1.0.1"}}],
+            "conditions": [{{"type": "Ready", "status": "{status}"}}]}}}}"#
+        );
+        self.cluster.kubectl(&["patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &patch]);
+    }
+
+    /// Metrics are nowhere: people act with `stale-data` overridden.
+    pub fn config(&self) -> PathBuf {
+        let text = format!(
+            "mode: enforce\n\
+             prometheus: {{url: 'http://127.0.0.1:1', history: 1m}}\n\
+             guard: {{cool_down: 1h}}\n\
+             kubernetes: {{namespace: zoneward}}\n\
+             steps:\n  mesh_istio: {{}}\n  taint: {{}}\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    \
+             key_name: {KEY_NAME}\n    key_file: {key}\n    timeout: 2s\n    records:\n    - name: {NAME}\n      addresses: \
+             {{zone-a: [192.0.2.1], zone-b: [192.0.2.2], zone-c: [192.0.2.3]}}\n",
+            server = self.bind.address(),
+            key = self.bind.key_file().display(),
+        );
+        self.write("config.yaml", &text)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The daemon, with the rights of deploy/rbac.yaml and no more.
+    pub fn daemon(&self, name: &str) -> Process {
+        self.daemon_with(name, &self.config())
+    }
+
+    pub fn daemon_with(&self, name: &str, config: &Path) -> Process {
+        let address = free_address();
+        let mut command = zoneward();
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .arg("--audit-directory")
+            .arg(self.path(name))
+            .env("KUBECONFIG", self.cluster.kubeconfig_of(ACCOUNT))
+            .env("HOSTNAME", name)
+            .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+            .stderr(std::fs::File::create(self.path(&format!("{name}.log"))).unwrap());
+        Process::start(&mut command, address, "/healthz")
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Waits until the replica acts.
+    pub fn leads(&self, name: &str) {
+        eventually("it leads", Duration::from_secs(60), || self.log(name).contains("this replica leads").then_some(()));
+    }
+
+    /// A person at the command line.
+    pub fn person(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = zoneward();
+        command.args(&arguments[..1]).arg("--config").arg(self.config()).args(&arguments[1..]);
+        command.env("KUBECONFIG", self.cluster.kubeconfig()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn said(&self, arguments: &[&str]) -> String {
+        let output = self.person(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+        stdout(&output)
+    }
+
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.person(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stdout(&output));
+        stderr(&output)
+    }
+
+    pub fn get(&self, arguments: &[&str]) -> Value {
+        let text = self.cluster.kubectl(&[&["get", "-o", "json"], arguments].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Names of pods that carry the label.
+    pub fn drained(&self) -> Vec<String> {
+        self.names(&["pods", "-A", "-l", "istio.io/draining=zoneward"])
+    }
+
+    pub fn names(&self, arguments: &[&str]) -> Vec<String> {
+        let items = self.get(arguments)["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn tainted(&self) -> Vec<String> {
+        let nodes = self.get(&["nodes"])["items"].as_array().unwrap().clone();
+        let ours = |node: &&Value| node["spec"]["taints"].to_string().contains("zoneward.io/isolated");
+        nodes.iter().filter(ours).map(|node| node["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        let lines = self.bind.dig(NAME, "A");
+        lines.iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    }
+
+    /// Whether the zone is out in every way, and no other in any.
+    pub fn is_out(&self, zone: &str) -> bool {
+        let out = |names: &[String]| !names.is_empty() && names.iter().all(|name| name.contains(zone));
+        out(&self.drained()) && out(&self.tainted()) && self.addresses().len() == 2
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.drained().is_empty() && self.tainted().is_empty() && self.addresses().len() == 3
+    }
+
+    /// Nodes and pods as they are, but for versions and times.
+    pub fn everything(&self) -> Value {
+        let mut all = vec![self.get(&["nodes"]), self.get(&["pods", "-A"])];
+        all.iter_mut().for_each(strip);
+        serde_json::json!(all)
+    }
+
+    pub fn condition(&self, zone: &str, type_: &str) -> Option<(String, String, String)> {
+        let object = self.cluster.try_kubectl(&["get", "zoneisolation", zone, "-o", "json"]).ok()?;
+        let object: Value = serde_json::from_str(&object).unwrap();
+        let conditions = object["status"]["conditions"].as_array()?.clone();
+        let found = conditions.into_iter().find(|condition| condition["type"] == type_)?;
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        Some((text("status"), text("reason"), text("message")))
+    }
+
+    /// A `ZoneIsolation` as a person would apply it; `more` goes into the spec.
+    pub fn apply_isolation(&self, zone: &str, expires_in: Duration, more: &str) {
+        let expires = self.in_future(expires_in);
+        self.cluster.apply(&format!(
+            "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: {zone}}}, \
+             spec: {{reason: 'a test', expiresAt: '{expires}', overrides: [stale_data]{more}}}}}"
+        ));
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a test that lives in real time")]
+    pub fn in_future(&self, span: Duration) -> String {
+        (jiff::Timestamp::now() + span).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for key in ["resourceVersion", "managedFields", "lastHeartbeatTime", "lastTransitionTime", "observedGeneration"] {
+                map.remove(key);
+            }
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
