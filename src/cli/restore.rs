@@ -13,7 +13,7 @@ use super::{ConfigArguments, Outcome, render};
 use crate::domain::{ClusterView, OperatorHold, Zone};
 use crate::isolate::KubernetesStore;
 use crate::isolate::resource::ZoneIsolation;
-use crate::isolate::steps::{MeshIstio, Rfc2136, Taint};
+use crate::isolate::steps::{MeshIstio, Rfc2136, TaintNodes};
 use crate::kubernetes::{bounded, status_code};
 use crate::ports::{IsolationStore, StepError};
 
@@ -112,7 +112,7 @@ async fn sweep(remote: &Remote) -> Vec<Swept> {
     let blind = std::sync::Arc::new(|| Ok(ClusterView::default()));
     let steps = &remote.settings.steps;
     let mesh = MeshIstio::new(steps.mesh_istio.clone().unwrap_or_default(), &remote.client, blind.clone());
-    let taint = Taint::new(steps.taint.clone().unwrap_or_default(), &remote.client, blind);
+    let taint = TaintNodes::new(steps.taint.clone().unwrap_or_default(), &remote.client, blind);
     let mut swept = vec![("mesh", mesh.sweep(None).await), ("taint", taint.sweep(None).await)];
     if let Some(settings) = &steps.dns_rfc2136 {
         swept.push(("dns", Rfc2136::new(settings.clone()).restore_by_markers(None).await));

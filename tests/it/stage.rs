@@ -230,7 +230,9 @@ impl Stage {
 fn strip(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            for key in ["resourceVersion", "managedFields", "lastHeartbeatTime", "lastTransitionTime", "observedGeneration"] {
+            for key in
+                ["resourceVersion", "managedFields", "lastHeartbeatTime", "lastTransitionTime", "observedGeneration"]
+            {
                 map.remove(key);
             }
             map.values_mut().for_each(strip);

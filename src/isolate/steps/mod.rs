@@ -6,7 +6,7 @@ mod taint;
 
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_istio::{DrainPlan, MeshIstio, drain_plan};
-pub use taint::Taint;
+pub use taint::TaintNodes;
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub fn steps(settings: &Settings, client: &Client, look: &Arc<Look>) -> Vec<Arc<
         steps.push(Arc::new(Rfc2136::new(settings.clone())));
     }
     if let Some(settings) = &settings.taint {
-        steps.push(Arc::new(Taint::new(settings.clone(), client, Arc::clone(look))));
+        steps.push(Arc::new(TaintNodes::new(settings.clone(), client, Arc::clone(look))));
     }
     steps
 }

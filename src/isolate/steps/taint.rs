@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,10 @@ use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
 use crate::kubernetes::{bounded, marks, status_code, step_error};
 use crate::ports::{IsolationStep, StepError};
 
-/// Patches under way at once.
+/// Nodes under way at once.
 const CONCURRENCY: usize = 16;
+/// Tries against others' writes to the same node.
+const MOST_TRIES: usize = 5;
 
 /// The section `steps.taint`: nothing to set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +27,12 @@ const CONCURRENCY: usize = 16;
 pub struct Settings {}
 
 /// Needs get, list, watch and patch on nodes.
-pub struct Taint {
+pub struct TaintNodes {
     nodes: Api<Node>,
     look: Arc<Look>,
 }
 
-impl Taint {
+impl TaintNodes {
     pub fn new(_: Settings, client: &Client, look: Arc<Look>) -> Self {
         Self { nodes: Api::all(client.clone()), look }
     }
@@ -54,18 +56,34 @@ impl Taint {
         stream::iter(patches).buffer_unordered(CONCURRENCY).try_collect().await
     }
 
-    /// A strategic merge touches the one taint with our key.
+    /// The list of taints is one value to the API server: it is replaced as a whole, and only if nobody else has changed the
+    /// node since it was read.
     async fn patch(&self, name: &str, zone: Option<&Zone>) -> Result<(), StepError> {
-        let taint = match zone {
-            Some(zone) => json!({"key": marks::TAINT, "value": zone.as_str(), "effect": "NoSchedule"}),
-            None => json!({"$patch": "delete", "key": marks::TAINT}),
-        };
-        let patch = Patch::Strategic(json!({"spec": {"taints": [taint]}}));
-        match bounded(self.nodes.patch(name, &PatchParams::default(), &patch)).await {
-            Ok(_) => Ok(()),
-            Err(error) if status_code(&error) == Some(404) => Ok(()),
-            Err(error) => Err(step_error(&format!("node {name} can't be patched"), &error)),
+        let failed = |error: &kube::Error| step_error(&format!("node {name} can't be patched"), error);
+        for _ in 0..MOST_TRIES {
+            let node = match bounded(self.nodes.get_opt(name)).await {
+                Ok(Some(node)) => node,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(failed(&error)),
+            };
+            let before: Vec<Taint> = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+            let after = with_ours(&before, zone);
+            if after == before {
+                return Ok(());
+            }
+            let taints = if after.is_empty() { None } else { Some(after) };
+            let patch = json!({
+                "metadata": {"resourceVersion": node.resource_version()},
+                "spec": {"taints": taints}
+            });
+            match bounded(self.nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
+                Ok(_) => return Ok(()),
+                Err(error) if status_code(&error) == Some(404) => return Ok(()),
+                Err(error) if status_code(&error) == Some(409) => {}
+                Err(error) => return Err(failed(&error)),
+            }
         }
+        Err(StepError::soon(format!("node {name} is written by others all the time")))
     }
 
     /// Nodes whose taint is not as wanted.
@@ -77,8 +95,19 @@ impl Taint {
     }
 }
 
+/// The taints with ours for a zone, or without ours; others' as they are, in their order.
+fn with_ours(taints: &[Taint], zone: Option<&Zone>) -> Vec<Taint> {
+    let ours = zone.map(|zone| Taint {
+        key: marks::TAINT.to_owned(),
+        value: Some(zone.as_str().to_owned()),
+        effect: "NoSchedule".to_owned(),
+        time_added: None,
+    });
+    taints.iter().filter(|taint| taint.key != marks::TAINT).cloned().chain(ours).collect()
+}
+
 #[async_trait]
-impl IsolationStep for Taint {
+impl IsolationStep for TaintNodes {
     fn name(&self) -> StepName {
         StepName::new("taint")
     }
