@@ -1,9 +1,9 @@
-# `make test` is all that CI runs; it fetches what it needs.
-.PHONY: test lint unit parts demo deny
+# `make test` and `make e2e` are all that CI runs; they fetch what they need.
+.PHONY: test lint unit e2e parts demo deny
 
 test: parts lint unit
 
-# The real servers of the tests, from Debian's packages, unpacked into a cache.
+# The real servers of the tests, in a cache: from Debian's packages, and Kubernetes from its Go modules.
 parts:
 	@tests/parts.sh >/dev/null
 
@@ -14,6 +14,10 @@ lint:
 
 unit:
 	cargo test --locked
+
+# From fault to return on real parts, each a process of its own.
+e2e: parts
+	cargo test --locked --test e2e
 
 demo:
 	cargo run --locked --release -- demo

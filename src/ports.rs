@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use crate::domain::verdict::Suspect;
@@ -92,6 +92,9 @@ pub trait IsolationStep: Send + Sync {
 
     /// Reads back whether it is so.
     async fn confirm(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError>;
+
+    /// Zones that carry this step's marks, whatever is on record. Undoing them needs no receipt.
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

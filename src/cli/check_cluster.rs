@@ -199,7 +199,7 @@ async fn istio(client: &Client) -> Finding {
                     );
                 }
                 Some((major, minor)) => {
-                    lines.push(format!("{name} is Istio {major}.{minor}, which drains labelled pods"))
+                    lines.push(format!("{name}: Istio {major}.{minor}, which drains labelled pods"));
                 }
                 None => lines.push(format!("{name} runs {image}, whose version can't be told")),
             }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::execute::{Admit, Executor};
 use super::resource::ZoneIsolation;
 use super::steps::Look;
+use super::sweep::sweep;
 use crate::domain::isolation::OperatorHold;
 use crate::domain::{Assessment, Gap, HoldReason, Isolation, Request, Sight, Snapshot, Zone};
 use crate::guard::{self, Situation};
@@ -22,6 +23,8 @@ use crate::ports::{AuditSink, IsolationStep, IsolationStore};
 /// Between two turns while an isolation lasts, and while none does.
 const BUSY_TURN: Duration = Duration::from_secs(1);
 const IDLE_TURN: Duration = Duration::from_secs(10);
+/// Between two looks for marks that no isolation accounts for.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Changes of the cluster that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -45,6 +48,7 @@ pub struct Controller {
 impl Controller {
     pub async fn run(mut self, client: Client, tasks: TaskTracker, stop: CancellationToken) {
         let mut isolations = kubernetes::notice(Api::<ZoneIsolation>::all(client), &tasks, &stop);
+        tasks.spawn(self.sweeper(stop.clone()));
         let admit = admission(self.guard.clone(), Arc::clone(&self.look), self.sights.clone());
         let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit);
         let mut turned_at: Option<Instant> = None;
@@ -87,6 +91,27 @@ impl Controller {
             if at_once || disturbed || turned_at.is_none_or(|at| at.elapsed() >= patience) {
                 turned_at = Some(Instant::now());
                 trouble.note(executor.turn((self.now)()).await.err().map(|e| e.to_string()));
+            }
+        }
+    }
+}
+
+impl Controller {
+    /// Every now and then, as long as this replica leads.
+    fn sweeper(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (steps, store, audit) = (self.steps.clone(), Arc::clone(&self.store), Arc::clone(&self.audit));
+        let (leads, now) = (Arc::clone(&self.leads), self.now);
+        async move {
+            let mut trouble = Trouble::default();
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(SWEEP_EVERY) => {}
+                    () = stop.cancelled() => break,
+                }
+                if leads() {
+                    let swept = sweep(&steps, store.as_ref(), audit.as_ref(), now()).await;
+                    trouble.note(swept.err().map(|error| error.to_string()));
+                }
             }
         }
     }

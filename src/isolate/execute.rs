@@ -232,7 +232,8 @@ impl Executor {
         };
         let closed = !by_hand && isolation.spec.approved;
         let known = matches!(&isolation.admission, Admission::Refused(known) if known.as_str() == refusal.as_str());
-        if !known {
+        // That it waits for a person was said when it was recommended.
+        if !known && refusal != HoldReason::NotApproved {
             let mut record = Record::new(now, Event::Refused, format!("{zone} is not isolated: {refusal}")).zone(&zone);
             record.reason = Some(refusal.clone());
             self.audit.append(record).await?;
@@ -251,6 +252,9 @@ impl Executor {
         all: &[Isolation],
         now: Timestamp,
     ) -> Result<Result<Vec<&'static str>, HoldReason>, AdvanceError> {
+        if !isolation.spec.approved {
+            return Ok(Err(HoldReason::NotApproved));
+        }
         let known: Vec<StepName> = self.steps.iter().map(|step| step.name()).collect();
         if let Some(step) = isolation.spec.only.iter().find(|step| !known.contains(step)) {
             let names = known.iter().map(StepName::as_str).collect::<Vec<_>>().join(", ");
@@ -258,8 +262,7 @@ impl Executor {
             return Ok(Err(HoldReason::Invalid { why }));
         }
         let holds = self.store.holds().await?;
-        let passed = (self.admit)(isolation, all, &holds, now);
-        Ok(passed.and_then(|passed| if isolation.spec.approved { Ok(passed) } else { Err(HoldReason::NotApproved) }))
+        Ok((self.admit)(isolation, all, &holds, now))
     }
 
     async fn begin_return(

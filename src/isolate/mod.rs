@@ -10,6 +10,7 @@ mod plan;
 pub mod resource;
 pub mod steps;
 mod store;
+mod sweep;
 mod words;
 
 pub use controller::{Controller, unseen};
@@ -18,3 +19,4 @@ pub use execute::{Admit, AdvanceError, Executor};
 pub use kubernetes_store::KubernetesStore;
 pub use ledger::{IllegalTransition, StepEvent};
 pub use store::MemoryStore;
+pub use sweep::sweep;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::domain::isolation::StepName;
 use crate::domain::record::StepRecord;
-use crate::domain::{Event, Isolation, Record, StepState, Zone};
+use crate::domain::{Event, Isolation, Origin, Record, StepState, Zone};
 
 pub(super) const fn why_returning(isolation: &Isolation) -> &'static str {
     if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" }
@@ -21,7 +21,11 @@ pub(super) fn admitted(isolation: &Isolation) -> String {
     } else {
         format!(", overriding {}", spec.overrides.iter().cloned().collect::<Vec<_>>().join(", "))
     };
-    format!("{} is to be isolated until {}, as somebody asked{overrides}: {}", spec.zone, spec.expires_at, spec.reason)
+    let who = match spec.origin {
+        Origin::Detector => "a person approved",
+        Origin::Operator => "a person asked",
+    };
+    format!("{} is to be isolated until {}, as {who}{overrides}: {}", spec.zone, spec.expires_at, spec.reason)
 }
 
 pub(super) fn step(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {

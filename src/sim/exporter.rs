@@ -22,23 +22,44 @@ struct Exporter {
     address: String,
 }
 
-/// Serves `/targets` (for `http_sd_configs`) and `/pods/NAME/metrics` until cancelled.
+/// Serves `/targets` (for `http_sd_configs`) and `/pods/NAME/metrics` until cancelled. `/targets/labelled` also has the
+/// pods' labels, as scrape configurations that map them do: draining a pod renames all of its series.
 pub async fn export(listener: TcpListener, world: Arc<Mutex<World>>, stop: CancellationToken) -> std::io::Result<()> {
     let exporter = Exporter { world, address: listener.local_addr()?.to_string() };
-    let router =
-        Router::new().route("/targets", get(targets)).route("/pods/{name}/metrics", get(metrics)).with_state(exporter);
+    let router = Router::new()
+        .route("/targets", get(targets))
+        .route("/targets/labelled", get(labelled))
+        .route("/pods/{name}/metrics", get(metrics))
+        .with_state(exporter);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 async fn targets(State(exporter): State<Exporter>) -> Json<Value> {
-    let target = |target: Target| {
-        let path = format!("/pods/{}/metrics", target.pod);
-        let mut labels: Map<String, Value> =
-            target.labels().map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect();
-        labels.insert("__metrics_path__".to_owned(), path.into());
-        json!({"targets": [exporter.address], "labels": labels})
+    exporter.targets(&[])
+}
+
+async fn labelled(State(exporter): State<Exporter>) -> Json<Value> {
+    let drained: Vec<(String, String)> = {
+        let world = lock(&exporter.world);
+        world.pods.iter().filter_map(|pod| Some((pod.name.clone(), pod.draining.clone()?))).collect()
     };
-    Json(lock(&exporter.world).targets().into_iter().map(target).collect())
+    exporter.targets(&drained)
+}
+
+impl Exporter {
+    fn targets(&self, draining: &[(String, String)]) -> Json<Value> {
+        let target = |target: Target| {
+            let path = format!("/pods/{}/metrics", target.pod);
+            let mut labels: Map<String, Value> =
+                target.labels().map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect();
+            labels.insert("__metrics_path__".to_owned(), path.into());
+            if let Some((_, value)) = draining.iter().find(|(pod, _)| *pod == target.pod) {
+                labels.insert("istio_io_draining".to_owned(), value.clone().into());
+            }
+            json!({"targets": [self.address], "labels": labels})
+        };
+        Json(lock(&self.world).targets().into_iter().map(target).collect())
+    }
 }
 
 async fn metrics(State(exporter): State<Exporter>, Path(name): Path<String>) -> Response {

@@ -16,4 +16,4 @@ pub use exporter::{Target, export};
 pub use observer::WorldObserver;
 pub use scenario::{Expectation, Scenario, ScenarioError};
 pub use steps::steps;
-pub use world::{Users, World, ZoneSight};
+pub use world::{Seen, SeenPod, Users, World, ZoneSight};

@@ -102,6 +102,8 @@ pub(super) struct Pod {
     pub zone: Zone,
     /// The value of `istio.io/draining`.
     pub draining: Option<String>,
+    /// Whether it is an endpoint of its service.
+    pub ready: bool,
     pub counters: Counters,
     /// The second of the scrape interval in which it is scraped.
     pub phase_s: i64,

@@ -1,5 +1,6 @@
 //! The article's three steps on the embedded world.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -76,6 +77,12 @@ impl IsolationStep for Mesh {
         }
         Ok(())
     }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        let world = lock(&self.world);
+        let ours = world.pods.iter().filter(|pod| pod.draining.as_deref() == Some(MARK));
+        Ok(ours.map(|pod| pod.zone.clone()).collect())
+    }
 }
 
 /// No more north-south traffic: the load balancer's DNS name loses the zone's address.
@@ -124,6 +131,11 @@ impl IsolationStep for LoadBalancerDns {
             Err(not_yet(format!("the name {} the zone", if listed { "still has" } else { "lacks" })))
         }
     }
+
+    /// The name has no place for marks: its receipt is all there is.
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        Ok(BTreeSet::new())
+    }
 }
 
 /// No new pods: the zone's nodes carry a taint of our own.
@@ -166,5 +178,11 @@ impl IsolationStep for Taint {
         } else {
             Err(not_yet("not every node reads back".to_owned()))
         }
+    }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        let world = lock(&self.world);
+        let ours = world.cluster.nodes.values().filter(|node| node.taints.contains(MARK));
+        Ok(ours.map(|node| node.zone.clone()).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! The world: time, traffic, faults, scrapes, and what steps have changed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, SeedableRng};
@@ -45,6 +45,24 @@ pub struct ZoneSight {
     pub pods: usize,
     pub in_dns: bool,
     pub tainted_nodes: usize,
+}
+
+/// What a real cluster and name server say of the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub pods: Vec<SeenPod>,
+    /// Zones whose addresses the load balancer's name has.
+    pub listed: BTreeSet<Zone>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenPod {
+    pub name: String,
+    pub service: String,
+    pub zone: Zone,
+    pub ready: bool,
+    /// The value of `istio.io/draining`.
+    pub draining: Option<String>,
 }
 
 fn push_bounded<T>(ring: &mut VecDeque<T>, newest: T) {
@@ -209,18 +227,39 @@ impl World {
         let zone = if self.cluster.schedulable(zone) { Some(zone.clone()) } else { schedulable.into_iter().next() };
         let Some(zone) = zone else { return };
         self.born += 1;
+        let name = format!("{service}-{zone}-{:04x}", (self.born * 40_503) & 0xffff);
+        self.add_pod(name, service, zone);
+    }
+
+    fn add_pod(&mut self, name: String, service: &str, zone: Zone) {
         let interval = self.scenario.scrape_interval.signed().as_secs();
         self.pods.push(Pod {
-            name: format!("{service}-{zone}-{:04x}", (self.born * 40_503) & 0xffff),
+            name,
             service: service.to_owned(),
             zone,
             draining: None,
+            ready: true,
             counters: BTreeMap::new(),
             phase_s: self.rng.random_range(0..interval),
             scraped: None,
             reported: None,
             up: true,
         });
+    }
+
+    /// From now on pods and addresses are those of a real cluster and name server: calls go where these say.
+    pub fn follow(&mut self, seen: &Seen) {
+        self.pods.retain(|pod| seen.pods.iter().any(|it| it.name == pod.name));
+        for it in &seen.pods {
+            if !self.pods.iter().any(|pod| pod.name == it.name) {
+                self.add_pod(it.name.clone(), &it.service, it.zone.clone());
+            }
+            for pod in self.pods.iter_mut().filter(|pod| pod.name == it.name) {
+                pod.ready = it.ready;
+                pod.draining.clone_from(&it.draining);
+            }
+        }
+        self.cluster.dns.clone_from(&seen.listed);
     }
 
     fn second(&mut self) {
@@ -341,7 +380,7 @@ impl World {
     }
 
     fn undrained(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
-        endpoints.iter().filter(|e| self.pods[e.pod].draining.is_none()).copied().collect()
+        endpoints.iter().filter(|e| self.pods[e.pod].ready && self.pods[e.pod].draining.is_none()).copied().collect()
     }
 
     /// The calls of one zone's clients to one service in this second, counted on both sides: by ending and server.

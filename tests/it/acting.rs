@@ -47,7 +47,7 @@ fn a_zone_goes_out_by_hand_with_its_newcomers_and_comes_back_exactly_as_it_was()
     assert!(second.contains("zone-b is out already, and at most 1 may be"), "{second}");
 
     // Newcomers, and somebody who takes the taint off.
-    stage.node("zone-b-2", "zone-b");
+    stage.cluster.node("zone-b-2", "zone-b");
     stage.cluster.kubectl(&["taint", "node", "zone-b-1", "zoneward.io/isolated-"]);
     eventually("newcomers are tainted, and the taint is put back", SOON, || (stage.tainted().len() == 3).then_some(()));
     stage.pod("web-zone-b-2", "web", "zone-b-2", "{}");
@@ -123,7 +123,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert_eq!((stage.drained().len(), stage.tainted().len(), stage.addresses().len()), (1, 0, 3));
     // Edited in mid-flight: all of it, and its end is near.
     let patch =
-        format!(r#"{{"spec": {{"sharePercent": 0, "expiresAt": "{}"}}}}"#, stage.in_future(Duration::from_secs(8)));
+        format!(r#"{{"spec": {{"sharePercent": 0, "expiresAt": "{}"}}}}"#, Stage::in_future(Duration::from_secs(8)));
     stage.cluster.kubectl(&["patch", "zoneisolation", "zone-b", "--type=merge", "-p", &patch]);
     eventually("all pods are drained", SOON, || (stage.drained().len() == 2).then_some(()));
     let expired = || stage.condition("zone-b", "Expired").filter(|expired| expired.0 == "True");
@@ -175,11 +175,19 @@ fn marks_alone_suffice_to_give_everything_back() {
     let daemon = stage.daemon("one");
     stage.leads("one");
     stage.said(&isolate("zone-b"));
+    // The object is lost, and the daemon finds what it left.
+    let take_off = r#"{"metadata": {"finalizers": null}}"#;
+    stage.cluster.kubectl(&["patch", "zoneisolation", "zone-b", "--type=merge", "-p", take_off]);
+    stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b"]);
+    eventually("marks that nothing accounts for are undone", SOON, || stage.is_clean().then_some(()));
+    assert_eq!(stage.everything(), before);
+
+    // The daemon is gone.
+    stage.said(&isolate("zone-b"));
     drop(daemon);
     let ignored = stage.refused(&["restore", "zone-b"]);
     assert!(ignored.contains("no daemon does it") && ignored.contains("zoneward restore --all"), "{ignored}");
     // Even the ledger is lost.
-    let take_off = r#"{"metadata": {"finalizers": null}}"#;
     stage.cluster.kubectl(&["patch", "zoneisolation", "zone-b", "--type=merge", "-p", take_off]);
     stage.cluster.kubectl(&["delete", "crd", "zoneisolations.zoneward.io"]);
     assert!(stage.is_out("zone-b"));

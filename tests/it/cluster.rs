@@ -181,7 +181,20 @@ impl Cluster {
     }
 
     pub fn apply(&self, yaml: &str) {
-        self.kubectl_with(&["apply", "-f", "-"], yaml).unwrap_or_else(|e| panic!("{e}: {yaml}"));
+        self.try_apply(yaml).unwrap_or_else(|e| panic!("{e}: {yaml}"));
+    }
+
+    /// A ready node of a zone.
+    pub fn node(&self, name: &str, zone: &str) {
+        self.apply(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {zone}}}}}, \
+             status: {{conditions: [{{type: Ready, status: 'True', reason: Test, message: test}}], \
+             allocatable: {{cpu: '8', memory: 16Gi, pods: '100'}}}}}}"
+        ));
+    }
+
+    pub fn try_apply(&self, yaml: &str) -> Result<String, String> {
+        self.kubectl_with(&["apply", "-f", "-"], yaml)
     }
 
     fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String, String> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
-use zoneward::isolate::{Executor, MemoryStore};
+use zoneward::isolate::{Executor, MemoryStore, sweep};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 use zoneward::sim::{Scenario, World, steps};
 
@@ -175,6 +175,10 @@ impl IsolationStep for Saboteur {
         }
         self.inner.confirm(zone, receipt, share).await?;
         self.inner.confirm(zone, receipt, share).await
+    }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        self.inner.marked().await
     }
 }
 
@@ -390,4 +394,28 @@ async fn a_step_that_is_not_configured_any_more_is_stuck_and_not_called_undone()
     let kept = records.kept.lock().unwrap();
     assert!(kept.iter().any(|r| r.message.contains("dns: stuck") && r.message.contains("not configured any more")));
     assert!(!kept.iter().any(|r| r.event == Event::Restored));
+}
+
+#[tokio::test]
+async fn marks_that_no_isolation_accounts_for_are_undone_and_others_stay() {
+    let (world, store, records) = (world(), Arc::new(Store::default()), Arc::new(Records::default()));
+    let all = steps(&world);
+    for step in [&all[0], &all[2]] {
+        let receipt = step.capture(&sick()).await.unwrap();
+        step.apply(&sick(), &receipt, Share::NONE).await.unwrap();
+    }
+    let isolated = Zone::new("cn-hangzhou-k");
+    store.create(IsolationSpec { zone: isolated.clone(), ..wish() }, start()).await.unwrap();
+    executor(&all, &store, &records).run_until_idle(start()).await.unwrap();
+
+    assert_eq!(sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 2);
+    let changed = |zone: &Zone| {
+        let sights = world.lock().unwrap().sights(1);
+        let sight = sights.iter().find(|sight| sight.zone == *zone).unwrap();
+        (sight.draining_pods > 0, sight.tainted_nodes > 0)
+    };
+    assert_eq!((changed(&sick()), changed(&isolated)), ((false, false), (true, true)));
+    let said = |r: &&Record| r.event == Event::Restore && r.zone == Some(sick());
+    assert_eq!(records.kept.lock().unwrap().iter().filter(said).count(), 2, "it is on record");
+    assert_eq!(sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 0);
 }

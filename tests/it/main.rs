@@ -6,6 +6,7 @@ mod acting;
 mod backfill;
 mod bind;
 mod cli;
+#[allow(dead_code, reason = "shared with the end-to-end test")]
 mod cluster;
 mod detection;
 mod dns;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::bind::{Bind, KEY_NAME};
 use crate::cluster::Cluster;
-use crate::support::{Process, eventually, free_address, root, stderr, stdout, zoneward};
+use crate::support::{Process, eventually, free_address, root, stderr, stdout, strip, zoneward};
 
 /// The account that deploy/rbac.yaml is for.
 pub const ACCOUNT: &str = "zoneward";
@@ -33,7 +33,7 @@ impl Stage {
         stage.service("web", "{clusterIP: 10.0.0.10, selector: {app: web}, ports: [{port: 80}]}");
         for zone in ZONES {
             for nth in 0..2 {
-                stage.node(&format!("{zone}-{nth}"), zone);
+                stage.cluster.node(&format!("{zone}-{nth}"), zone);
                 stage.pod(&format!("web-{zone}-{nth}"), "web", &format!("{zone}-{nth}"), "{}");
             }
         }
@@ -47,14 +47,6 @@ impl Stage {
         let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
         assert_eq!(rbac.matches(account).count(), 4);
         self.cluster.apply(&rbac.replace(account, &user));
-    }
-
-    pub fn node(&self, name: &str, zone: &str) {
-        self.cluster.apply(&format!(
-            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {zone}}}}}, \
-             status: {{conditions: [{{type: Ready, status: 'True', reason: Test, message: test}}], \
-             allocatable: {{cpu: '8', memory: 16Gi, pods: '100'}}}}}}"
-        ));
     }
 
     pub fn service(&self, name: &str, spec: &str) {
@@ -214,7 +206,7 @@ impl Stage {
 
     /// A `ZoneIsolation` as a person would apply it; `more` goes into the spec.
     pub fn apply_isolation(&self, zone: &str, expires_in: Duration, more: &str) {
-        let expires = self.in_future(expires_in);
+        let expires = Self::in_future(expires_in);
         self.cluster.apply(&format!(
             "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: {zone}}}, \
              spec: {{reason: 'a test', expiresAt: '{expires}', overrides: [stale_data]{more}}}}}"
@@ -222,22 +214,7 @@ impl Stage {
     }
 
     #[allow(clippy::disallowed_methods, reason = "a test that lives in real time")]
-    pub fn in_future(&self, span: Duration) -> String {
+    pub fn in_future(span: Duration) -> String {
         (jiff::Timestamp::now() + span).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-    }
-}
-
-fn strip(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            for key in
-                ["resourceVersion", "managedFields", "lastHeartbeatTime", "lastTransitionTime", "observedGeneration"]
-            {
-                map.remove(key);
-            }
-            map.values_mut().for_each(strip);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip),
-        _ => {}
     }
 }

@@ -159,3 +159,17 @@ pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> 
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// An object's content, without what every write and every moment changes.
+pub fn strip(value: &mut Value) {
+    const CHANGING: [&str; 5] =
+        ["resourceVersion", "managedFields", "lastHeartbeatTime", "lastTransitionTime", "observedGeneration"];
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !CHANGING.contains(&key.as_str()));
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

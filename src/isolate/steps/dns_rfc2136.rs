@@ -188,6 +188,15 @@ impl IsolationStep for Rfc2136 {
             self.confirm_withdrawn(zone).await
         }
     }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        let mut conversation = Conversation::open(&self.settings).await?;
+        let mut zones = BTreeSet::new();
+        for (name, _) in self.names()? {
+            zones.extend(conversation.read(&name).await?.withdrawn_zones());
+        }
+        Ok(zones)
+    }
 }
 
 fn name_of(record: &RecordSettings) -> Result<Name, StepError> {

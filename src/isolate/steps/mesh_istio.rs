@@ -6,7 +6,7 @@ mod plan;
 
 pub use plan::{DrainPlan, drain_plan};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ impl MeshIstio {
     }
 
     /// Those that carry our label now, from the API server itself.
-    async fn marked(&self) -> Result<Vec<Marked>, StepError> {
+    async fn marked_pods(&self) -> Result<Vec<Marked>, StepError> {
         let api: Api<Pod> = Api::all(self.client.clone());
         let selector = format!("{}={}", marks::DRAINING_LABEL, marks::DRAINING_VALUE);
         let mut params = ListParams::default().labels(&selector).limit(PAGE);
@@ -104,7 +104,7 @@ impl MeshIstio {
 
     /// Takes our label off every pod that has it, of one zone's isolation or of all, whatever else is known.
     pub async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
-        let marked = self.marked().await?;
+        let marked = self.marked_pods().await?;
         let ours = marked.into_iter().filter(|pod| zone.is_none() || pod.zone.as_ref() == zone);
         let pods: Vec<(PodId, String)> = ours.map(|pod| (pod.id, pod.uid)).collect();
         self.label(&pods, None).await?;
@@ -184,7 +184,7 @@ impl IsolationStep for MeshIstio {
             return Ok(());
         }
         let (plan, uids) = self.plan(zone, share)?;
-        let with_uid = |pods: &std::collections::BTreeSet<PodId>| -> Vec<(PodId, String)> {
+        let with_uid = |pods: &BTreeSet<PodId>| -> Vec<(PodId, String)> {
             pods.iter().filter_map(|id| Some((id.clone(), uids.get(id)?.clone()))).collect()
         };
         // What must be given back is worth more than what is to be taken.
@@ -193,7 +193,7 @@ impl IsolationStep for MeshIstio {
     }
 
     async fn confirm(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<(), StepError> {
-        let marked = self.marked().await?;
+        let marked = self.marked_pods().await?;
         let ours: Vec<&Marked> = marked.iter().filter(|pod| pod.zone.as_ref() == Some(zone)).collect();
         if share == Share::FULL {
             return if ours.is_empty() {
@@ -209,5 +209,8 @@ impl IsolationStep for MeshIstio {
         } else {
             Err(StepError::soon(format!("{missing} of {} pods do not carry the label yet", plan.drained.len())))
         }
+    }
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        Ok(self.marked_pods().await?.into_iter().filter_map(|pod| pod.zone).collect())
     }
 }

@@ -1,5 +1,6 @@
 //! No new pods: the zone's nodes carry a taint of our own. Others' taints, and cordons, are not touched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -39,16 +40,22 @@ impl TaintNodes {
 
     /// Removes our taint from every node that has it, of one zone or of all, whatever else is known.
     pub async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
-        let list = bounded(self.nodes.list(&ListParams::default())).await;
-        let nodes = list.map_err(|error| step_error("nodes can't be listed", &error))?;
-        let ours = |node: &&Node| {
-            let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-            let mut marked = taints.filter(|taint| taint.key == marks::TAINT);
-            marked.any(|taint| zone.is_none_or(|zone| taint.value.as_deref() == Some(zone.as_str())))
-        };
-        let names: Vec<String> = nodes.items.iter().filter(ours).map(ResourceExt::name_any).collect();
+        let ours = self.tainted().await?.into_iter().filter(|(_, of)| zone.is_none_or(|zone| zone == of));
+        let names: Vec<String> = ours.map(|(name, _)| name).collect();
         self.patch_all(&names, None).await?;
         Ok(names)
+    }
+
+    /// Nodes that carry our taint, and for which zone's isolation, from the API server itself.
+    async fn tainted(&self) -> Result<Vec<(String, Zone)>, StepError> {
+        let list = bounded(self.nodes.list(&ListParams::default())).await;
+        let nodes = list.map_err(|error| step_error("nodes can't be listed", &error))?;
+        let ours = |node: &Node| {
+            let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+            let taint = taints.find(|taint| taint.key == marks::TAINT)?;
+            Some((node.name_any(), Zone::new(taint.value.clone().unwrap_or_default())))
+        };
+        Ok(nodes.items.iter().filter_map(ours).collect())
     }
 
     async fn patch_all(&self, names: &[String], zone: Option<&Zone>) -> Result<(), StepError> {
@@ -131,25 +138,24 @@ impl IsolationStep for TaintNodes {
 
     /// Reads back from the API server itself.
     async fn confirm(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<(), StepError> {
-        let list = bounded(self.nodes.list(&ListParams::default())).await;
-        let nodes = list.map_err(|error| step_error("nodes can't be listed", &error))?;
-        let tainted = |node: &Node| {
-            let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-            taints.into_iter().any(|taint| taint.key == marks::TAINT && taint.value.as_deref() == Some(zone.as_str()))
-        };
+        let tainted = self.tainted().await?;
+        let is_tainted = |name: &String| tainted.iter().any(|(tainted, of)| tainted == name && of == zone);
         let view = (self.look)().map_err(StepError::soon)?;
-        let in_zone = |node: &&Node| {
-            let known = view.nodes.get(&node.name_any());
-            known.is_some_and(|known| known.zone.as_ref() == Some(zone) && !known.exempt)
-        };
-        let count = nodes.items.iter().filter(in_zone).count();
-        let done = nodes.items.iter().filter(in_zone).filter(|node| tainted(node)).count();
-        let left = nodes.items.iter().filter(|node| tainted(node)).count();
+        let nodes = view.nodes.iter().filter(|(_, node)| node.zone.as_ref() == Some(zone) && !node.exempt);
+        let (done, missing): (Vec<_>, Vec<_>) = nodes.partition(|(name, _)| is_tainted(name));
+        let count = done.len() + missing.len();
+        let left = tainted.iter().filter(|(_, of)| of == zone).count();
         match share {
             Share::FULL if left > 0 => Err(StepError::soon(format!("{left} nodes still carry the taint"))),
             Share::FULL => Ok(()),
-            _ if done < count => Err(StepError::soon(format!("{done} of {count} nodes carry the taint"))),
+            _ if !missing.is_empty() => {
+                Err(StepError::soon(format!("{} of {count} nodes carry the taint", done.len())))
+            }
             _ => Ok(()),
         }
+    }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        Ok(self.tainted().await?.into_iter().map(|(_, zone)| zone).collect())
     }
 }

@@ -1,0 +1,406 @@
+//! From fault to return on real parts, each a process of its own: API server, controllers, scheduler, name server,
+//! Prometheus, the mesh, and `zoneward run` in enforce and in recommend mode. Prints what happened, and when.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that tells a story, and fails by panicking")]
+
+#[path = "../it/bind.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod bind;
+#[path = "../it/cluster.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod cluster;
+mod mesh;
+#[path = "../it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use zoneward::domain::Zone;
+
+use bind::{Bind, KEY_NAME};
+use cluster::Cluster;
+use support::{Process, eventually, free_address, json_lines, prometheus, root, run, stdout, strip, text, zoneward};
+
+const NAME: &str = "api.example.org.";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).map(String::as_str) == Some("mesh") {
+        return mesh::run(&told(&arguments[2..]));
+    }
+    let article = Setting {
+        title: "The article's own mesh: two zones, one replica a service and zone; enforce",
+        zones: &["cn-hangzhou-h", "cn-hangzhou-k"],
+        sick: "cn-hangzhou-h",
+        replicas: 1,
+        manifests: std::fs::read_to_string(root().join("tests/e2e/article.yaml")).unwrap(),
+        mode: "enforce",
+        targets: "/targets",
+    };
+    let labelled = Setting {
+        title: "Three zones, two replicas each; scrape configurations map pod labels; recommend, and a person approves",
+        zones: &["zone-a", "zone-b", "zone-c"],
+        sick: "zone-b",
+        replicas: 2,
+        manifests: three_zones(),
+        mode: "recommend",
+        targets: "/targets/labelled",
+    };
+    let settings = [article, labelled];
+    for setting in &settings {
+        play(setting);
+    }
+    println!("\n{} passed, 0 failed", settings.len());
+}
+
+fn told(arguments: &[String]) -> mesh::Told {
+    let addresses = arguments[4].split(',').map(|pair| pair.split_once('=').unwrap());
+    mesh::Told {
+        scenario: arguments[0].clone(),
+        listen: arguments[1].parse().unwrap(),
+        name_server: arguments[2].parse().unwrap(),
+        name: NAME.to_owned(),
+        addresses: addresses.map(|(address, zone)| (address.to_owned(), Zone::new(zone))).collect(),
+        pods: arguments[3].parse().unwrap(),
+    }
+}
+
+struct Setting {
+    title: &'static str,
+    zones: &'static [&'static str],
+    sick: &'static str,
+    replicas: usize,
+    manifests: String,
+    mode: &'static str,
+    targets: &'static str,
+}
+
+impl Setting {
+    fn addresses(&self) -> BTreeMap<String, &'static str> {
+        (1..).map(|i| format!("192.0.2.{i}")).zip(self.zones.iter().copied()).collect()
+    }
+
+    fn healthy(&self) -> impl Iterator<Item = &'static str> {
+        self.zones.iter().copied().filter(|zone| *zone != self.sick)
+    }
+
+    /// A minute of health, then a third of mockc's requests fail in one zone, for good.
+    fn scenario(&self) -> String {
+        format!(
+            "title: A gray failure on real parts\nzones: [{zones}]\nservices:\n\
+             - {{name: mocka, errors: 0.1%, median_ms: 4}}\n- {{name: mockb, errors: 0.1%, median_ms: 5}}\n\
+             - {{name: mockc, errors: 0.1%, median_ms: 6}}\nrequests_per_second: 300\nhistory: 10s\nscrape_interval: 1s\n\
+             duration: 1h\nfaults:\n- {{at: 35s, until: 1h, zones: [{sick}], services: [mockc], errors: 30%}}\n\
+             expect: {{isolate: {sick}, users_succeed: 99%}}\n",
+            zones = self.zones.join(", "),
+            sick = self.sick,
+        )
+    }
+}
+
+/// Everything of one setting that runs.
+struct Stage<'a> {
+    setting: &'a Setting,
+    cluster: Cluster,
+    bind: Bind,
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    fault: Timestamp,
+    /// Events that were printed.
+    told: Vec<String>,
+    prometheus: Process,
+    _mesh: Mesh,
+}
+
+struct Mesh(Child);
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+fn play(setting: &Setting) {
+    println!("\n== {}", setting.title);
+    let mut stage = Stage::set(setting);
+    let before = stage.everything();
+    println!("{:>8}  {} pods serve in {} zones", "", before["pods"].as_array().unwrap().len(), setting.zones.len());
+    let daemon = stage.daemon();
+    if setting.mode == "recommend" {
+        stage.tell_until("isolate");
+        assert!(stage.drained().is_empty() && stage.tainted().is_empty(), "nothing is done before a person approves");
+        let output = stage.person(&["approve", setting.sick]);
+        assert!(output.contains("is out of rotation"), "{output}");
+    }
+    stage.tell_until("effective");
+    stage.check_is_out();
+    if setting.replicas > 1 {
+        stage.check_new_pods_stay_away();
+    }
+    stage.check_users();
+    let status = stage.person(&["status"]);
+    assert!(status.contains("Isolated") && status.contains("requests/s before"), "{status}");
+
+    stage.person(&["restore", setting.sick]);
+    stage.tell_until("restored");
+    assert_eq!(stage.everything(), before, "all is exactly as before");
+    assert_eq!(stage.bind.dig(NAME, "A").len(), setting.zones.len());
+    assert!(stage.bind.dig(&format!("_zoneward.{NAME}"), "TXT").is_empty());
+    println!("{:>8}  nodes, pods and addresses are exactly as before", stage.clock());
+    stage.tell_until("blocked");
+    assert!(stage.drained().is_empty(), "what an operator gave back is not taken again for the same fault");
+    assert!(daemon.terminate().success());
+}
+
+impl<'a> Stage<'a> {
+    fn set(setting: &'a Setting) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::start();
+        cluster.controllers();
+        cluster.apply(&std::fs::read_to_string(root().join("deploy/crd.yaml")).unwrap());
+        cluster.apply(&std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap());
+        cluster.apply(ISTIO);
+        for zone in setting.zones {
+            for nth in 0..2 {
+                cluster.node(&format!("node-{zone}-{nth}"), zone);
+            }
+            cluster.apply(&deployment("istio-ingressgateway", zone, 1));
+        }
+        cluster.apply(&service("istio-ingressgateway"));
+        // Istio's resources are served a moment after their definitions.
+        eventually("the manifests are applied", PATIENCE, || cluster.try_apply(&setting.manifests).ok());
+        let records: Vec<String> = setting.addresses().keys().map(|ip| format!("api 5 IN A {ip}")).collect();
+        let bind = Bind::start("example.org.", &records.iter().map(String::as_str).collect::<Vec<_>>());
+
+        let scenario = folder.path().join("scenario.yaml");
+        std::fs::write(&scenario, setting.scenario()).unwrap();
+        let listen = free_address();
+        let pods = setting.zones.len() * (3 * setting.replicas + 1);
+        let addresses: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{ip}={zone}")).collect();
+        let mut mesh = Command::new(std::env::current_exe().unwrap())
+            .arg("mesh")
+            .arg(&scenario)
+            .args([listen.to_string(), bind.address().to_string(), pods.to_string(), addresses.join(",")])
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(mesh.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let fault = line.trim().parse().unwrap_or_else(|e| panic!("the mesh did not start: {e}"));
+        let scrape = format!(
+            "scrape_configs:\n- job_name: mesh\n  http_sd_configs: [{{url: 'http://{listen}{}', refresh_interval: 1s}}]",
+            setting.targets
+        );
+        let prometheus = prometheus(3, folder.path(), &scrape);
+        let config = folder.path().join("config.yaml");
+        let zones: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{zone}: [{ip}]")).collect();
+        let text = format!(
+            "mode: {mode}\nprometheus: {{url: '{url}', history: 5m}}\n\
+             detect: {{cycle: 2s, shortest: 6s, longest: 12s}}\nkubernetes: {{namespace: zoneward}}\n\
+             steps:\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    key_name: {KEY_NAME}\n    \
+             key_file: {key}\n    records:\n    - {{name: {NAME}, addresses: {{{zones}}}}}\n",
+            mode = setting.mode,
+            url = prometheus.url(),
+            server = bind.address(),
+            key = bind.key_file().display(),
+            zones = zones.join(", "),
+        );
+        std::fs::write(&config, text).unwrap();
+        Self { setting, cluster, bind, folder, config, fault, told: Vec::new(), prometheus, _mesh: Mesh(mesh) }
+    }
+
+    fn daemon(&self) -> Process {
+        let address = free_address();
+        let mut command = zoneward();
+        command
+            .args(["run", "--config", self.config.to_str().unwrap(), "--audit-directory"])
+            .arg(self.folder.path().join("audit"))
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+            .stderr(std::fs::File::create(self.folder.path().join("daemon.log")).unwrap());
+        Process::start(&mut command, address, "/healthz")
+    }
+
+    fn person(&self, arguments: &[&str]) -> String {
+        let mut command = zoneward();
+        command.args(&arguments[..1]).arg("--config").arg(&self.config).args(&arguments[1..]);
+        let output = command.env("KUBECONFIG", self.cluster.kubeconfig()).output().unwrap();
+        let said = format!("{}{}", stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        said
+    }
+
+    /// Seconds since the fault began.
+    #[allow(clippy::disallowed_methods, reason = "it lives in real time")]
+    fn clock(&self) -> String {
+        format!("{:+}s", Timestamp::now().duration_since(self.fault).as_secs())
+    }
+
+    /// Prints the journal as it grows, until there is such an event.
+    fn tell_until(&mut self, event: &str) {
+        let audit = self.folder.path().join("audit");
+        let read = || json_lines(&stdout(&run(&["audit", "--directory", audit.to_str().unwrap(), "--output", "json"])));
+        let (fault, log) = (self.fault, self.folder.path().join("daemon.log"));
+        let told = &mut self.told;
+        let mut found = false;
+        let until = Instant::now() + PATIENCE;
+        while !found {
+            for record in read().iter().skip(told.len()) {
+                let at: Timestamp = text(record, "time").parse().unwrap();
+                let since = format!("{:+}s", at.duration_since(fault).as_secs());
+                println!("{since:>8}  {:<9} {}", text(record, "event"), text(record, "message"));
+                found |= text(record, "event") == event;
+                told.push(text(record, "event").to_owned());
+            }
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(Instant::now() < until, "there was no `{event}`; the daemon said:\n{}", said());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn names(&self, arguments: &[&str]) -> Vec<String> {
+        let text = self.cluster.kubectl(&[&["get", "-o", "name"], arguments].concat());
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn drained(&self) -> Vec<String> {
+        self.names(&["pods", "-l", "istio.io/draining=zoneward"])
+    }
+
+    fn tainted(&self) -> Vec<String> {
+        let jsonpath =
+            "jsonpath={range .items[?(@.spec.taints[*].key=='zoneward.io/isolated')]}{.metadata.name}{'\\n'}{end}";
+        let text = self.cluster.kubectl(&["get", "nodes", "-o", jsonpath]);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn check_is_out(&self) {
+        let (drained, tainted, addresses) = (self.drained(), self.tainted(), self.bind.dig(NAME, "A"));
+        assert!(drained.len() >= 3 * self.setting.replicas, "{drained:?}");
+        assert!(drained.iter().all(|pod| pod.contains(self.setting.sick)), "{drained:?}");
+        assert_eq!(tainted.len(), 2);
+        assert!(tainted.iter().all(|node| node.contains(self.setting.sick)), "{tainted:?}");
+        let addresses: Vec<&str> = addresses.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        let expected: Vec<String> = self
+            .setting
+            .addresses()
+            .into_iter()
+            .filter(|(_, zone)| *zone != self.setting.sick)
+            .map(|(ip, _)| ip)
+            .collect();
+        assert_eq!(addresses, expected);
+        let clock = self.clock();
+        println!("{clock:>8}  kubectl: {} pods labelled, {} nodes tainted", drained.len(), tainted.len());
+        println!("{clock:>8}  dig: {NAME} has {}", addresses.join(", "));
+    }
+
+    /// The real scheduler goes by the taint.
+    fn check_new_pods_stay_away(&self) {
+        self.cluster.apply(&deployment_anywhere("newcomer", 4));
+        let jsonpath = "jsonpath={.items[*].spec.nodeName}";
+        let nodes = eventually("new pods are scheduled", PATIENCE, || {
+            let text = self.cluster.kubectl(&["get", "pods", "-l", "app=newcomer", "-o", jsonpath]);
+            let nodes: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            (nodes.len() == 4).then_some(nodes)
+        });
+        assert!(self.setting.healthy().any(|zone| nodes[0].contains(zone)));
+        assert!(!nodes.iter().any(|node| node.contains(self.setting.sick)), "{nodes:?}");
+        self.cluster.kubectl(&["delete", "deployment", "newcomer"]);
+        eventually("they are gone", PATIENCE, || self.names(&["pods", "-l", "app=newcomer"]).is_empty().then_some(()));
+        println!("{:>8}  4 new pods were scheduled, none of them in {}", self.clock(), self.setting.sick);
+    }
+
+    /// As users meet the mesh at its gateways, by what Prometheus scraped.
+    fn check_users(&self) {
+        let gateway = "istio_requests_total{reporter=\"source\",source_workload=\"istio-ingressgateway\"";
+        let query = format!("sum(rate({gateway},response_code=\"200\"}}[10s]))/sum(rate({gateway}}}[10s]))");
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let succeed = eventually("users are well again", PATIENCE, || {
+            let (_, body) = self.prometheus.get(&format!("/api/v1/query?query={encoded}"));
+            let answer: Value = serde_json::from_str(&body).ok()?;
+            let share: f64 = answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()?;
+            (share > 0.99).then_some(share)
+        });
+        println!("{:>8}  {:.2} % of users' requests succeed", self.clock(), 100.0 * succeed);
+    }
+
+    /// Whole objects, but for versions and times.
+    fn everything(&self) -> Value {
+        let of = |kind: &str| {
+            let mut value: Value = serde_json::from_str(&self.cluster.kubectl(&["get", kind, "-o", "json"])).unwrap();
+            strip(&mut value);
+            value["items"].clone()
+        };
+        serde_json::json!({"nodes": of("nodes"), "pods": of("pods"), "services": of("services")})
+    }
+}
+
+fn service(app: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {app}}}, \
+         spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 8000}}]}}}}"
+    )
+}
+
+fn deployment(app: &str, zone: &str, replicas: usize) -> String {
+    workload(
+        &format!("{app}-{zone}"),
+        app,
+        replicas,
+        &format!("nodeSelector: {{topology.kubernetes.io/zone: {zone}}}, "),
+    )
+}
+
+fn deployment_anywhere(app: &str, replicas: usize) -> String {
+    workload(app, app, replicas, "")
+}
+
+fn workload(name: &str, app: &str, replicas: usize, place: &str) -> String {
+    format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}}}, spec: {{replicas: {replicas}, \
+         selector: {{matchLabels: {{app: {app}}}}}, template: {{metadata: {{labels: {{app: {app}}}}}, \
+         spec: {{{place}terminationGracePeriodSeconds: 0, containers: [{{name: default, image: app}}]}}}}}}}}"
+    )
+}
+
+fn three_zones() -> String {
+    let mut manifests = Vec::new();
+    for app in ["mocka", "mockb", "mockc"] {
+        manifests.push(service(app));
+        manifests.extend(["zone-a", "zone-b", "zone-c"].map(|zone| deployment(app, zone, 2)));
+    }
+    manifests.join("\n---\n")
+}
+
+/// What the article's manifests need of Istio's definitions.
+const ISTIO: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gateways.networking.istio.io}
+spec:
+  group: networking.istio.io
+  names: {kind: Gateway, plural: gateways}
+  scope: Namespaced
+  versions:
+  - {name: v1beta1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: virtualservices.networking.istio.io}
+spec:
+  group: networking.istio.io
+  names: {kind: VirtualService, plural: virtualservices}
+  scope: Namespaced
+  versions:
+  - {name: v1beta1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+";
