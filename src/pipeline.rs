@@ -160,6 +160,7 @@ impl Pipeline {
             | Verdict::ZoneFault
             | Verdict::ServiceFault { .. }
             | Verdict::InstanceFault { .. }
+            | Verdict::NodeFault { .. }
             | Verdict::RegionalFault
             | Verdict::FaultElsewhere { .. } => &[],
         });
@@ -212,6 +213,7 @@ impl Pipeline {
             Verdict::ZoneFault
             | Verdict::ServiceFault { .. }
             | Verdict::InstanceFault { .. }
+            | Verdict::NodeFault { .. }
             | Verdict::RegionalFault
             | Verdict::FaultElsewhere { .. } => {
                 if standing.suspect {
@@ -250,6 +252,7 @@ impl Pipeline {
             | HoldReason::Refused { .. }
             | HoldReason::TooNarrow { .. }
             | HoldReason::SingleInstance { .. }
+            | HoldReason::SingleNode { .. }
             | HoldReason::FaultElsewhere { .. }
             | HoldReason::RegionalFault
             | HoldReason::AnotherZoneIsolated { .. }

@@ -9,7 +9,7 @@ use super::render::{self, RecordPrinter};
 use super::{ConfigArguments, Outcome, Output};
 use crate::domain::{CycleLength, Event, Mode, Record};
 use crate::isolate::{Executor, MemoryStore};
-use crate::observe::PrometheusObserver;
+use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{self, Pipeline};
 use crate::ports::{AuditSink, IsolationStore, Observer};
 
@@ -41,6 +41,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         bail!("--end ({}) is in the future", arguments.end);
     }
     let settings = arguments.config.load(arguments.prometheus.as_deref())?;
+    if settings.prometheus.zone_from == ZoneFrom::Node {
+        bail!(
+            "a backtest takes the zone from a label (prometheus.zone_from: label): on which nodes the pods of the past ran \
+             is not known"
+        );
+    }
     let began = std::time::Instant::now();
     let cycle = CycleLength::at_least(settings.detect.cycle);
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{ConfigArguments, Outcome, Output, check_cluster, render};
 use crate::domain::CycleLength;
-use crate::observe::{Inspection, PrometheusObserver};
+use crate::kubernetes;
+use crate::observe::{Inspection, PrometheusObserver, ZoneFrom};
 use crate::settings::{Settings, SettingsError};
 
 const SHOWN_SERVICES: usize = 12;
@@ -130,6 +131,12 @@ fn unwise(settings: &Settings) -> Vec<Finding> {
 async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Finding>> {
     let configured = CycleLength::at_least(settings.detect.cycle);
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured)?;
+    if settings.prometheus.zone_from == ZoneFrom::Node
+        && let Ok(client) = kubernetes::connect(&settings.kubernetes).await
+        && let Ok(view) = kubernetes::read(&client, &settings.kubernetes).await
+    {
+        observer.learn_places(&view);
+    }
     let inspection = match observer.inspect(at).await {
         Ok(inspection) => inspection,
         Err(error) => {
@@ -195,8 +202,9 @@ fn metrics(inspection: &Inspection) -> Vec<Finding> {
 
 fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
     let label = &settings.prometheus.labels.zone;
+    let looked_up = settings.prometheus.zone_from == ZoneFrom::Node;
     let total: f64 = inspection.zones.iter().map(|(_, rate)| rate).sum();
-    let what = format!("zone label `{label}`");
+    let what = if looked_up { "zones of pods".to_owned() } else { format!("zone label `{label}`") };
     if inspection.zones.is_empty() {
         return Finding::new(Level::Warning, &what, "not known yet: there are fewer than two samples of any series")
             .hint("look again after two scrapes");
@@ -208,8 +216,12 @@ fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
         .map(|(zone, rate)| format!("{zone} ({:.0} % of {total:.0} reports/s)", 100.0 * rate / total.max(1e-9)))
         .collect();
     let missing: f64 = unnamed.iter().map(|(_, rate)| rate).sum();
-    let how = "add the tag xds.node.locality.zone by a Telemetry resource (filled on ASM, AWS, GCP and Azure), or the \
-               node's zone by relabelling (attach_metadata: {node: true}), or name another label in prometheus.labels.zone";
+    let how = if looked_up {
+        "the cluster must know the pods of the metrics: do prometheus.labels.target name their namespace and name?"
+    } else {
+        "add the tag xds.node.locality.zone by a Telemetry resource (filled on ASM, AWS, GCP and Azure), or the \
+               node's zone by relabelling (attach_metadata: {node: true}), or let the daemon look it up (prometheus.zone_from: node), or name another label in prometheus.labels.zone"
+    };
     match named.len() {
         0 => Finding::new(Level::Problem, &what, "empty on every series").hint(how),
         1 => Finding::new(Level::Problem, &what, format!("only one zone: {}", names.join(", ")))

@@ -15,6 +15,7 @@ use crate::isolate::{Controller, KubernetesStore};
 use crate::kubernetes::{self, ClusterWatch, ConnectError};
 use crate::leadership::{Candidate, Leadership};
 use crate::notify::KubernetesEvents;
+use crate::observe::ZoneFrom;
 use crate::ports::{AuditSink, Notifier};
 use crate::settings::Settings;
 
@@ -25,19 +26,19 @@ pub(super) struct Eyes {
     said: Mutex<Option<String>>,
 }
 
-/// Begins to watch the cluster. To act takes one; to observe does not, and then only the cluster that the process runs in,
-/// or one that is named, is surely that of the metrics.
+/// Begins to watch the cluster. To act, or to look zones up, takes one; else only the cluster that the process runs in, or
+/// one that is named, is surely that of the metrics.
 pub(super) async fn look_on(
     settings: &Settings,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Eyes, ConnectError> {
-    let acts = settings.mode != Mode::Observe;
+    let needed = settings.mode != Mode::Observe || settings.prometheus.zone_from == ZoneFrom::Node;
     let surely = settings.kubernetes.context.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let client = match kubernetes::connect(&settings.kubernetes).await {
-        Ok(client) if acts || surely => Some(client),
+        Ok(client) if needed || surely => Some(client),
         Ok(_) => None,
-        Err(error) if acts => return Err(error),
+        Err(error) if needed => return Err(error),
         Err(error) => {
             tracing::debug!(%error, "the cluster is not looked at");
             None

@@ -77,7 +77,7 @@ pub(super) async fn examine(
     let store = KubernetesStore::new(&remote.client);
     let isolations: Vec<Isolation> = store.list().await.context("ZoneIsolations")?;
     let holds: BTreeMap<Zone, OperatorHold> = store.holds().await.context("Zones")?;
-    let sight = judge(&remote.settings, now).await?;
+    let sight = judge(&remote.settings, &cluster, now).await?;
     let situation = Situation {
         snapshot: &sight.snapshot,
         assessment: &sight.assessment,

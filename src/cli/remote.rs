@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 
 use super::{ConfigArguments, render};
-use crate::domain::{CycleLength, Mode, Sight};
+use crate::domain::{ClusterView, CycleLength, Mode, Sight};
 use crate::isolate::resource::{Condition, ZoneIsolation};
 use crate::isolate::{MemoryStore, unseen};
 use crate::kubernetes::{self, bounded, explain, status_code};
@@ -130,9 +130,10 @@ pub(super) fn api_error(what: &str, error: &kube::Error) -> anyhow::Error {
 }
 
 /// The judgement on the newest cycle, as the daemon would make it now. Without metrics it says so.
-pub(super) async fn judge(settings: &Settings, now: Timestamp) -> anyhow::Result<Sight> {
+pub(super) async fn judge(settings: &Settings, cluster: &ClusterView, now: Timestamp) -> anyhow::Result<Sight> {
     let configured = CycleLength::at_least(settings.detect.cycle);
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured).context("prometheus")?;
+    observer.learn_places(cluster);
     let newest = match read_history(&mut observer, settings, now).await {
         Ok(pipeline) => pipeline.sight().cloned(),
         Err(error) => {

@@ -18,7 +18,7 @@ use super::{ConfigArguments, Outcome};
 use crate::audit::Journal;
 use crate::domain::{CycleLength, Event, Gap, Mode, Record, Snapshot, Zone};
 use crate::isolate::{Executor, MemoryStore};
-use crate::observe::PrometheusObserver;
+use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Notifier, Observer};
 use crate::serve::{self, Status};
@@ -27,6 +27,8 @@ use crate::telemetry::{LogFormat, Metrics};
 
 /// Cycles that are caught up with after Prometheus could not be read.
 const MOST_CAUGHT_UP: i64 = 240;
+/// How long the start waits for the cluster, where zones are looked up there.
+const PLACES_WITHIN: Duration = Duration::from_secs(30);
 /// Between two measurements of the scrape interval.
 const MEASURE_EVERY: SignedDuration = SignedDuration::from_mins(10);
 
@@ -152,6 +154,9 @@ impl Daemon {
     /// Every cycle, on the grid, for ever.
     async fn watch(mut self) -> anyhow::Result<()> {
         self.measure(super::now()).await;
+        if self.settings.prometheus.zone_from == ZoneFrom::Node {
+            self.wait_for_places().await;
+        }
         let mut pipeline = self.pipeline();
         self.refill(&mut pipeline).await;
         loop {
@@ -170,6 +175,14 @@ impl Daemon {
                 }
             }
             self.cycle(&mut pipeline, due).await?;
+        }
+    }
+
+    /// Without the cluster the past would be of no zone.
+    async fn wait_for_places(&self) {
+        let patience = Instant::now() + PLACES_WITHIN;
+        while self.eyes.view().is_none() && Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -199,6 +212,9 @@ impl Daemon {
     /// Takes in the past, of which nothing is decided.
     async fn refill(&mut self, pipeline: &mut Pipeline) {
         let cycle = self.observer.cycle();
+        if let Some(view) = self.eyes.view() {
+            self.observer.learn_places(&view);
+        }
         let last = cycle.at_or_before(super::now()) - cycle.signed();
         let first = last - self.settings.prometheus.history.signed();
         match self.observer.observe(first, last).await {
@@ -230,6 +246,10 @@ impl Daemon {
         }
         let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
         let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
+        let view = self.eyes.view();
+        if let Some(view) = &view {
+            self.observer.learn_places(view);
+        }
         let mut snapshots = match self.observer.observe(first, due).await {
             Ok(snapshots) => {
                 self.seen_until = Some(due);
@@ -242,7 +262,7 @@ impl Daemon {
             }
         };
         if let Some(newest) = snapshots.last_mut() {
-            newest.cluster = self.eyes.view();
+            newest.cluster = view;
         }
         pipeline.lead(self.hands.as_ref().is_none_or(Hands::lead));
         for snapshot in &snapshots {

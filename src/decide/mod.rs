@@ -48,6 +48,7 @@ fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
             HoldReason::TooNarrow { affected_share: *affected_share, needed_share: *needed_share }
         }
         Verdict::InstanceFault { pod } => HoldReason::SingleInstance { pod: pod.clone() },
+        Verdict::NodeFault { node } => HoldReason::SingleNode { node: node.clone() },
         Verdict::RegionalFault => HoldReason::RegionalFault,
         Verdict::FaultElsewhere { why } => HoldReason::FaultElsewhere { why: why.clone() },
         Verdict::Inconclusive { gaps } => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::corroborate;
+use super::corroborate::{self, LeftOut};
 use super::history::History;
 use super::persist::{self, Watch};
 use super::settings::Settings;
@@ -184,15 +184,17 @@ impl<'a> Judge<'a> {
             return Some(Verdict::RegionalFault);
         }
         if lasting {
-            return self.one_pod_each(key, unsettled).map(|pod| Verdict::InstanceFault { pod });
+            let pod = self.one_in_each(key, LeftOut::Pod, unsettled).map(|pod| Verdict::InstanceFault { pod });
+            return pod
+                .or_else(|| self.one_in_each(key, LeftOut::Node, unsettled).map(|node| Verdict::NodeFault { node }));
         }
         None
     }
 
-    /// The pod that explains the key, if in each service concerned one does.
-    fn one_pod_each(&self, key: &Key<'_>, unsettled: &mut BTreeSet<Suspect>) -> Option<String> {
+    /// The pod or node that explains the key, if in each service concerned one does; a node, if it is the same one.
+    fn one_in_each(&self, key: &Key<'_>, left_out: LeftOut, unsettled: &mut BTreeSet<Suspect>) -> Option<String> {
         let cycles = corroborate::pod_cycles(key.watch);
-        let mut first = None;
+        let mut first: Option<String> = None;
         let cell = (self.at, key.signal);
         for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), cell) {
             let suspect = Suspect { service: id.clone(), zone: self.zone.clone(), view: key.signal.pod_view(), cycles };
@@ -200,8 +202,12 @@ impl<'a> Judge<'a> {
                 unsettled.insert(suspect);
                 return None;
             };
-            let pod = corroborate::one_pod(track, cell, pods, cycles, self.settings, &self.history.scale)?;
-            first.get_or_insert(pod);
+            let looked = (pods.as_slice(), left_out);
+            let found = corroborate::culprit(track, cell, looked, cycles, self.settings, &self.history.scale)?;
+            if left_out == LeftOut::Node && first.as_ref().is_some_and(|known| *known != found) {
+                return None;
+            }
+            first.get_or_insert(found);
         }
         first
     }

@@ -1,5 +1,7 @@
 //! What else could explain it: other zones just as bad, servers elsewhere, one pod.
 
+use std::collections::BTreeMap;
+
 use super::history::History;
 use super::persist::Watch;
 use super::proportion;
@@ -60,24 +62,32 @@ pub(super) fn clients_of_bad_servers(history: &History, service: Option<&Track>,
     (live >= 2 && suspicious < 2).then(|| "only its clients of one service fail".to_owned())
 }
 
-/// The pod that explains what is wrong with a service in a zone: one of at least three, with most of the excess, without
-/// which the others would raise no suspicion. Durations are looked at through the share of slow requests.
-pub(super) fn one_pod(
+/// What is left out when one is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    Pod,
+    Node,
+}
+
+/// The pod, or the node with its pods, that explains what is wrong with a service in a zone of three pods or more: it has
+/// most of the excess, and without it the others would raise no suspicion. Durations are looked at through the share of
+/// slow requests.
+pub(super) fn culprit(
     track: &Track,
     (zone, signal): (usize, Signal),
-    pods: &[PodCalls],
+    (pods, left_out): (&[PodCalls], LeftOut),
     cycles: usize,
     settings: &Settings,
     scale: &Scale,
 ) -> Option<String> {
     let past = &track.past;
-    let (usual, floor, noise, counted): (_, _, _, Vec<(&str, Calls)>) = match signal.pod_view() {
+    let (usual, floor, noise, counted): (_, _, _, Vec<(&PodCalls, Calls)>) = match signal.pod_view() {
         PodView::Servers | PodView::Clients => {
             let (requests, failures) = match signal.pod_view() {
                 PodView::Clients => (&past.called, &past.called_failed),
                 PodView::Servers | PodView::Durations => (&past.served, &past.served_failed),
             };
-            let calls = pods.iter().map(|pod| (pod.pod.as_str(), pod.calls)).collect();
+            let calls = pods.iter().map(|pod| (pod, pod.calls)).collect();
             (proportion::usual(requests, failures), track.settings.min_error_excess, signal, calls)
         }
         PodView::Durations => {
@@ -92,20 +102,31 @@ pub(super) fn one_pod(
             let known: Vec<Calls> = past.latency.iter().map(|counts| slow(counts)).collect();
             let of = |field: fn(&Calls) -> f64| known.iter().map(field).collect::<Vec<f64>>();
             let usual = proportion::usual(&of(|calls| calls.total), &of(|calls| calls.failed));
-            let calls = pods.iter().map(|pod| (pod.pod.as_str(), slow(&track.coarsened(&pod.latency)))).collect();
+            let calls = pods.iter().map(|pod| (pod, slow(&track.coarsened(&pod.latency)))).collect();
             (usual, track.settings.min_slow_excess, noise, calls)
         }
     };
-    let alive: Vec<(&str, Calls)> = counted.into_iter().filter(|(_, calls)| calls.total > 0.0).collect();
+    let alive: Vec<(&PodCalls, Calls)> = counted.into_iter().filter(|(_, calls)| calls.total > 0.0).collect();
     if alive.len() < FEWEST_PODS {
+        return None;
+    }
+    let mut parts: BTreeMap<&str, Calls> = BTreeMap::new();
+    for (pod, calls) in alive {
+        let part = match left_out {
+            LeftOut::Pod => pod.pod.as_str(),
+            LeftOut::Node => pod.node.as_deref()?,
+        };
+        *parts.entry(part).or_default() += calls;
+    }
+    if parts.len() < 2 {
         return None;
     }
     let usual = usual[zone].own;
     let excess = |calls: &Calls| (calls.failed - calls.total * usual).max(0.0);
     let (worst, its_calls) =
-        alive.iter().max_by(|a, b| excess(&a.1).total_cmp(&excess(&b.1)).then_with(|| b.0.cmp(a.0)))?;
-    let total: f64 = alive.iter().map(|(_, calls)| excess(calls)).sum();
-    let others = alive.iter().filter(|(pod, _)| pod != worst);
+        parts.iter().max_by(|a, b| excess(a.1).total_cmp(&excess(b.1)).then_with(|| b.0.cmp(a.0)))?;
+    let total: f64 = parts.values().map(excess).sum();
+    let others = parts.iter().filter(|(part, _)| *part != worst);
     let rest = others.fold(Calls::default(), |sum, (_, calls)| sum + *calls);
     let spread = track.noise.variance(noise) * scale.smoothing(cycles as f64);
     let expected = rest.total * usual;

@@ -36,6 +36,13 @@ impl fmt::Display for PodId {
     }
 }
 
+/// Where a pod runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub zone: Zone,
+    pub node: String,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     pub uid: String,
@@ -92,6 +99,13 @@ impl ClusterView {
             count.unavailable += u32::from(!node.available);
         }
         zones
+    }
+
+    /// Where each pod runs that has a node in a zone.
+    pub fn places(&self) -> impl Iterator<Item = (PodId, Place)> {
+        self.pods
+            .iter()
+            .filter_map(|(id, pod)| Some((id.clone(), Place { zone: pod.zone.clone()?, node: pod.node.clone()? })))
     }
 
     /// Whether the mesh balances the service's calls over its endpoints.

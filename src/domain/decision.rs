@@ -97,6 +97,9 @@ pub enum HoldReason {
     SingleInstance {
         pod: String,
     },
+    SingleNode {
+        node: String,
+    },
     FaultElsewhere {
         why: String,
     },
@@ -137,6 +140,7 @@ impl HoldReason {
             Self::NotYetPersistent { .. } => "not_yet_persistent",
             Self::TooNarrow { .. } => "too_narrow",
             Self::SingleInstance { .. } => "single_instance",
+            Self::SingleNode { .. } => "single_node",
             Self::FaultElsewhere { .. } => "fault_elsewhere",
             Self::RegionalFault => "regional_fault",
             Self::StaleData { .. } => "stale_data",
@@ -169,6 +173,7 @@ impl fmt::Display for HoldReason {
                 100.0 * needed_share
             ),
             Self::SingleInstance { pod } => write!(f, "the pod {pod} alone explains it"),
+            Self::SingleNode { node } => write!(f, "the node {node} alone, with its pods, explains it"),
             Self::FaultElsewhere { why } => write!(f, "{why}"),
             Self::RegionalFault => write!(f, "other zones got worse too, so moving traffic there would not help"),
             Self::StaleData { why } => write!(f, "the data does not allow a judgement: {why}"),

@@ -141,6 +141,8 @@ pub fn coverage_gaps<'a>(
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodCalls {
     pub pod: String,
+    /// Where it runs, if the cluster can be asked.
+    pub node: Option<String>,
     pub calls: Calls,
     pub latency: Histogram,
 }

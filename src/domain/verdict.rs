@@ -124,6 +124,10 @@ pub enum Verdict {
     InstanceFault {
         pod: String,
     },
+    /// One node of several explains it, with the pods on it.
+    NodeFault {
+        node: String,
+    },
     /// Other zones got worse too.
     RegionalFault,
     /// The zone's clients suffer, but not because of the zone.
@@ -140,9 +144,11 @@ impl Verdict {
     /// Whether the zone itself can take traffic: what is wrong in it, if anything, is not the zone.
     pub const fn leaves_zone_usable(&self) -> bool {
         match self {
-            Self::Healthy | Self::ServiceFault { .. } | Self::InstanceFault { .. } | Self::FaultElsewhere { .. } => {
-                true
-            }
+            Self::Healthy
+            | Self::ServiceFault { .. }
+            | Self::InstanceFault { .. }
+            | Self::NodeFault { .. }
+            | Self::FaultElsewhere { .. } => true,
             Self::ZoneFault | Self::RegionalFault | Self::Inconclusive { .. } => false,
         }
     }
@@ -153,6 +159,7 @@ impl Verdict {
             Self::ZoneFault => "zone_fault",
             Self::ServiceFault { .. } => "service_fault",
             Self::InstanceFault { .. } => "instance_fault",
+            Self::NodeFault { .. } => "node_fault",
             Self::RegionalFault => "regional_fault",
             Self::FaultElsewhere { .. } => "fault_elsewhere",
             Self::Inconclusive { .. } => "inconclusive",

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use prometheus_http_query::response::RangeVector;
 
 use super::queries::{CODE_LABELS, REQUESTS, UP_LABEL};
-use super::settings::Settings;
+use super::settings::{Settings, ZoneFrom};
+use crate::domain::cluster::{Place, PodId};
 use crate::domain::observation::coverage_gaps;
 use crate::domain::{Calls, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
 
@@ -53,10 +54,32 @@ pub(super) fn label<'a>(row: &'a RangeVector, name: &str) -> &'a str {
     row.metric().get(name).map_or("", String::as_str)
 }
 
-/// The zone a row is of; empty or `unknown` is none.
-fn zone(row: &RangeVector, settings: &Settings) -> Option<Zone> {
-    let name = label(row, &settings.labels.zone);
-    (!name.is_empty() && name != "unknown").then(|| Zone::new(name))
+/// Where pods are, by namespace and name.
+pub(super) type Places = BTreeMap<PodId, Place>;
+
+/// How rows are to be understood.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub settings: &'a Settings,
+    pub places: &'a Places,
+}
+
+impl Reading<'_> {
+    /// The zone a row is of; empty or `unknown` is none, and so is that of a pod that nobody knows.
+    pub fn zone<'r>(&self, get: impl Fn(&str) -> Option<&'r String>) -> Option<Zone> {
+        match self.settings.zone_from {
+            ZoneFrom::Node => self.place(get).map(|place| place.zone.clone()),
+            ZoneFrom::Label => {
+                let name = get(&self.settings.labels.zone)?;
+                (!name.is_empty() && name != "unknown").then(|| Zone::new(name))
+            }
+        }
+    }
+
+    pub fn place<'r>(&self, get: impl Fn(&str) -> Option<&'r String>) -> Option<&Place> {
+        let [namespace, pod] = self.settings.labels.target.as_slice() else { return None };
+        self.places.get(&PodId { namespace: get(namespace)?.clone(), name: get(pod)?.clone() })
+    }
 }
 
 /// The service a row is of. What Istio could not attribute to a service is none.
@@ -74,7 +97,8 @@ pub(super) fn is_failure(row: &RangeVector, service: &ServiceId, settings: &Sett
     settings.failures_of(service).is_failure(code, grpc, flags)
 }
 
-pub(super) fn snapshots(rows: &Rows, stretch: Stretch, settings: &Settings) -> Vec<Snapshot> {
+pub(super) fn snapshots(rows: &Rows, stretch: Stretch, reading: Reading<'_>) -> Vec<Snapshot> {
+    let settings = reading.settings;
     let mut snapshots: Vec<Snapshot> = (0..stretch.cycles)
         .map(|i| Snapshot {
             time: stretch.time(i),
@@ -84,11 +108,11 @@ pub(super) fn snapshots(rows: &Rows, stretch: Stretch, settings: &Settings) -> V
             cluster: None,
         })
         .collect();
-    fill_calls(&mut snapshots, &rows.served, stretch, settings, |cell| &mut cell.served);
-    fill_calls(&mut snapshots, &rows.called, stretch, settings, |cell| &mut cell.called);
-    fill_durations(&mut snapshots, &rows.durations, stretch, settings);
+    fill_calls(&mut snapshots, &rows.served, stretch, reading, |cell| &mut cell.served);
+    fill_calls(&mut snapshots, &rows.called, stretch, reading, |cell| &mut cell.called);
+    fill_durations(&mut snapshots, &rows.durations, stretch, reading);
     for row in &rows.coverage {
-        if let Some(zone) = zone(row, settings) {
+        if let Some(zone) = reading.zone(|name| row.metric().get(name)) {
             let up = label(row, UP_LABEL) != "0";
             for (i, count) in stretch.values(row) {
                 let coverage = snapshots[i].coverage.entry(zone.clone()).or_default();
@@ -101,8 +125,9 @@ pub(super) fn snapshots(rows: &Rows, stretch: Stretch, settings: &Settings) -> V
     for row in &rows.copies {
         stretch.values(row).for_each(|(i, count)| copies[i] = count as u32);
     }
+    let zone_of = |row: &RangeVector| reading.zone(|name| row.metric().get(name));
     let mut zoneless = vec![false; stretch.cycles];
-    for row in rows.served.iter().chain(&rows.called).filter(|row| zone(row, settings).is_none()) {
+    for row in rows.served.iter().chain(&rows.called).filter(|row| zone_of(row).is_none()) {
         stretch.values(row).for_each(|(i, _)| zoneless[i] = true);
     }
     for (i, snapshot) in snapshots.iter_mut().enumerate() {
@@ -115,15 +140,13 @@ fn fill_calls(
     snapshots: &mut [Snapshot],
     rows: &[RangeVector],
     stretch: Stretch,
-    settings: &Settings,
+    reading: Reading<'_>,
     field: impl Fn(&mut crate::domain::Cell) -> &mut Calls,
 ) {
     for row in rows {
-        let (Some(zone), Some(service)) = (zone(row, settings), service(|name| row.metric().get(name), settings))
-        else {
-            continue;
-        };
-        let failed = is_failure(row, &service, settings);
+        let get = |name: &str| row.metric().get(name);
+        let (Some(zone), Some(service)) = (reading.zone(get), service(get, reading.settings)) else { continue };
+        let failed = is_failure(row, &service, reading.settings);
         for (i, count) in stretch.values(row) {
             let cells = snapshots[i].cells.entry(service.clone()).or_default();
             *field(cells.entry(zone.clone()).or_default()) +=
@@ -132,16 +155,20 @@ fn fill_calls(
     }
 }
 
-fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Stretch, settings: &Settings) {
+fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Stretch, reading: Reading<'_>) {
     let mut buckets: BTreeMap<(ServiceId, Zone), Vec<CumulativeBuckets>> = BTreeMap::new();
     for row in rows {
-        let (Some(zone), Some(service)) = (zone(row, settings), service(|name| row.metric().get(name), settings))
-        else {
-            continue;
-        };
+        let get = |name: &str| row.metric().get(name);
+        let (Some(zone), Some(service)) = (reading.zone(get), service(get, reading.settings)) else { continue };
         let Ok(edge) = label(row, "le").parse::<f64>() else { continue };
         let of_cell = buckets.entry((service, zone)).or_insert_with(|| vec![Vec::new(); stretch.cycles]);
-        stretch.values(row).for_each(|(i, count)| of_cell[i].push((edge, count)));
+        for (i, count) in stretch.values(row) {
+            // Of several proxies, which come one by one where the zone is looked up.
+            match of_cell[i].iter_mut().find(|(known, _)| known.total_cmp(&edge).is_eq()) {
+                Some((_, sum)) => *sum += count,
+                None => of_cell[i].push((edge, count)),
+            }
+        }
     }
     for ((service, zone), by_cycle) in buckets {
         for (snapshot, cumulative) in snapshots.iter_mut().zip(by_cycle) {

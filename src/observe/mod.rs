@@ -10,4 +10,4 @@ mod settings;
 pub use api::{ConnectError, Usage};
 pub use failures::FailureClasses;
 pub use prometheus::{Inspection, PrometheusObserver};
-pub use settings::{BasicAuth, Header, Labels, Override, Settings};
+pub use settings::{BasicAuth, Header, Labels, Override, Settings, ZoneFrom};

@@ -7,21 +7,25 @@ use jiff::Timestamp;
 use prometheus_http_query::response::Data;
 
 use super::api::{Api, ApiError, ConnectError, Usage};
-use super::decode::{self, Rows, Stretch};
+use super::decode::{self, Places, Reading, Rows, Stretch};
 use super::queries::{Queries, Reporter};
-use super::settings::Settings;
+use super::settings::{Settings, ZoneFrom};
 use crate::domain::verdict::{PodView, Suspect};
-use crate::domain::{Calls, CycleLength, Gap, Histogram, Period, PodCalls, ServiceId, Snapshot};
+use crate::domain::{Calls, ClusterView, CycleLength, Gap, Histogram, Period, PodCalls, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
 const CHUNK_CYCLES: usize = 240;
+/// Pods that are gone, and yet known.
+const MOST_GONE: usize = 10_000;
 /// Reads snapshots from Prometheus, or from what speaks its API.
 pub struct PrometheusObserver {
     api: Api,
     queries: Queries,
     settings: Settings,
     cycle: CycleLength,
+    /// Of pods that were seen, those that are gone included: their last calls count, too.
+    places: Places,
     /// Set where samples come too rarely for the look-back.
     unfit: Option<Gap>,
 }
@@ -42,7 +46,19 @@ impl PrometheusObserver {
     /// Reads the files that settings name; sends nothing.
     pub fn new(settings: Settings, cycle: CycleLength) -> Result<Self, ConnectError> {
         let queries = Queries::new(&settings, cycle);
-        Ok(Self { api: Api::new(&settings)?, queries, settings, cycle, unfit: None })
+        Ok(Self { api: Api::new(&settings)?, queries, settings, cycle, places: Places::new(), unfit: None })
+    }
+
+    /// Learns where pods run. Those that are gone are forgotten once there are too many of them.
+    pub fn learn_places(&mut self, view: &ClusterView) {
+        if self.places.len() > 2 * view.pods.len() + MOST_GONE {
+            self.places.clear();
+        }
+        self.places.extend(view.places());
+    }
+
+    const fn reading(&self) -> Reading<'_> {
+        Reading { settings: &self.settings, places: &self.places }
     }
 
     pub const fn usage(&self) -> Usage {
@@ -95,14 +111,13 @@ impl PrometheusObserver {
     pub async fn inspect(&mut self, at: Timestamp) -> Result<Inspection, ObserveError> {
         let scrape_interval = self.scrape_interval(at).await?;
         let (rows, warnings) = self.api.vector(&self.queries.rate_by_zone(), at).await?;
-        let mut zones: Vec<(String, f64)> = rows
-            .iter()
-            .map(|row| {
-                let zone = row.metric().get(&self.settings.labels.zone).cloned().unwrap_or_default();
-                (zone, row.sample().value())
-            })
-            .collect();
-        zones.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut by_zone: BTreeMap<String, f64> = BTreeMap::new();
+        for row in &rows {
+            let zone = self.reading().zone(|name| row.metric().get(name));
+            let zone = zone.map_or_else(String::new, |zone| zone.as_str().to_owned());
+            *by_zone.entry(zone).or_default() += row.sample().value();
+        }
+        let zones = by_zone.into_iter().collect();
         let (rows, _) = self.api.vector(&self.queries.services(), at).await?;
         let services =
             rows.iter().filter_map(|row| decode::service(|name| row.metric().get(name), &self.settings)).collect();
@@ -118,7 +133,7 @@ impl PrometheusObserver {
         while let Some((first, cycles)) = pieces.pop() {
             let stretch = Stretch { first, cycles, cycle: self.cycle, offset_s: self.settings.offset.as_secs_f64() };
             match self.rows(stretch).await {
-                Ok(rows) => snapshots.extend(decode::snapshots(&rows, stretch, &self.settings)),
+                Ok(rows) => snapshots.extend(decode::snapshots(&rows, stretch, self.reading())),
                 Err(ApiError::TooLarge { .. } | ApiError::Refused(_)) if cycles > 1 => {
                     let half = cycles / 2;
                     pieces.push((first + self.cycle.signed() * half as i32, cycles - half));
@@ -178,10 +193,16 @@ impl Observer for PrometheusObserver {
         if let Some(warning) = answer.warnings.first() {
             return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
         }
-        let mut pods: BTreeMap<&str, (Calls, Vec<(f64, f64)>)> = BTreeMap::new();
+        let mut pods: BTreeMap<&str, (Option<String>, Calls, Vec<(f64, f64)>)> = BTreeMap::new();
         for row in &answer.rows {
+            let reading = self.reading();
+            let place = reading.place(|name| row.metric().get(name));
+            if self.settings.zone_from == ZoneFrom::Node && place.is_none_or(|place| place.zone != suspect.zone) {
+                continue;
+            }
             let total: f64 = stretch.values(row).map(|(_, count)| count).sum();
-            let (calls, buckets) = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
+            let (node, calls, buckets) = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
+            *node = place.map(|place| place.node.clone());
             if suspect.view == PodView::Durations {
                 buckets.extend(decode::label(row, "le").parse().ok().map(|edge: f64| (edge, total)));
             } else {
@@ -189,8 +210,9 @@ impl Observer for PrometheusObserver {
                 *calls += Calls { total, failed: if failed { total } else { 0.0 } };
             }
         }
-        let pod = |(pod, (calls, buckets)): (&str, (Calls, Vec<(f64, f64)>))| PodCalls {
+        let pod = |(pod, (node, calls, buckets)): (&str, (Option<String>, Calls, Vec<(f64, f64)>))| PodCalls {
             pod: pod.to_owned(),
+            node,
             calls,
             latency: Histogram::from_cumulative(&buckets),
         };

@@ -9,7 +9,7 @@
 //!   still is, and not at all otherwise, as then its past is unknown: a proxy that comes back, or one all of whose series
 //!   were renamed, as a new pod label that the scrape configuration maps does.
 
-use super::settings::Settings;
+use super::settings::{Settings, ZoneFrom};
 use crate::domain::CycleLength;
 use crate::domain::verdict::{PodView, Suspect};
 
@@ -38,7 +38,10 @@ impl Reporter {
 #[derive(Debug, Clone)]
 pub(super) struct Queries {
     matchers: String,
+    /// The labels that tell a zone: its own, or those of the proxy, whose zone is then looked up.
     zone: String,
+    /// Whether the zone has a label of its own, to ask for one alone.
+    zone_is_label: bool,
     service: [String; 2],
     pod: String,
     target: String,
@@ -55,7 +58,11 @@ impl Queries {
         let grpc: Vec<String> = settings.failures.grpc_statuses.iter().map(ToString::to_string).collect();
         Self {
             matchers: settings.matchers.join(","),
-            zone: labels.zone.clone(),
+            zone: match settings.zone_from {
+                ZoneFrom::Label => labels.zone.clone(),
+                ZoneFrom::Node => labels.target.join(","),
+            },
+            zone_is_label: settings.zone_from == ZoneFrom::Label,
             service: [labels.service_namespace.clone(), labels.service.clone()],
             pod: labels.pod.clone(),
             target: labels.target.join(","),
@@ -87,16 +94,17 @@ impl Queries {
 
     /// One service in one zone by pod, and by outcome or bucket.
     pub fn pods(&self, suspect: &Suspect) -> String {
-        let only = format!(
-            "{}={},{}={},{}={}",
+        let mut only = format!(
+            "{}={},{}={}",
             self.service[0],
             quoted(&suspect.service.namespace),
             self.service[1],
             quoted(&suspect.service.name),
-            self.zone,
-            quoted(suspect.zone.as_str())
         );
-        let by = |more: &[&str]| [&[self.pod.as_str()], more].concat().join(",");
+        if self.zone_is_label {
+            only += &format!(",{}={}", self.zone, quoted(suspect.zone.as_str()));
+        }
+        let by = |more: &[&str]| [&[self.pod.as_str(), &self.target], more].concat().join(",");
         match suspect.view {
             PodView::Servers => self.increments(REQUESTS, Reporter::Server, &only, &by(&CODE_LABELS)),
             PodView::Clients => self.increments(REQUESTS, Reporter::Client, &only, &by(&CODE_LABELS)),
@@ -115,7 +123,7 @@ impl Queries {
         format!(
             r#"count_values by ({zone}) ("{UP_LABEL}", max by ({target}) ({up} and (time() - timestamp({up}) < {fresh_s})) * on ({target}) group_right() {proxies})"#,
             fresh_s = self.fresh_s,
-            proxies = self.proxies(&format!("{target},{zone}")),
+            proxies = self.proxies(&if self.zone_is_label { format!("{target},{zone}") } else { target.clone() }),
         )
     }
 

@@ -15,6 +15,7 @@ pub struct Settings {
     pub url: String,
     pub matchers: Vec<String>,
     pub labels: Labels,
+    pub zone_from: ZoneFrom,
     pub bearer_token_file: Option<PathBuf>,
     pub basic_auth: Option<BasicAuth>,
     pub headers: Vec<Header>,
@@ -29,6 +30,17 @@ pub struct Settings {
     pub failures: FailureClasses,
     #[serde(skip)]
     pub overrides: Vec<Override>,
+}
+
+/// What tells a proxy's zone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneFrom {
+    /// A label of its metrics.
+    #[default]
+    Label,
+    /// The node that its pod runs on, as the cluster says now.
+    Node,
 }
 
 /// Which labels say what.
@@ -86,6 +98,7 @@ impl Default for Settings {
             url: "http://prometheus.istio-system:9090".to_owned(),
             matchers: Vec::new(),
             labels: Labels::default(),
+            zone_from: ZoneFrom::default(),
             bearer_token_file: None,
             basic_auth: None,
             headers: Vec::new(),
@@ -135,6 +148,12 @@ impl Settings {
             if !is_label(label) {
                 add(key, format!("`{label}` is not a label name"));
             }
+        }
+        if self.zone_from == ZoneFrom::Node && self.labels.target.len() != 2 {
+            add(
+                "labels.target",
+                "with zone_from: node it must be two labels: the pod's namespace, and its name".into(),
+            );
         }
         if self.labels.target.is_empty() {
             add("labels.target", "must name at least one label".into());

@@ -43,15 +43,18 @@ fn main() {
         replicas: 1,
         manifests: std::fs::read_to_string(root().join("tests/e2e/article.yaml")).unwrap(),
         mode: "enforce",
+        zone_from: "label",
         targets: "/targets",
     };
     let labelled = Setting {
-        title: "Three zones, two replicas each; scrape configurations map pod labels; recommend, and a person approves",
+        title: "Three zones, two replicas each; scrape configurations map pod labels, and metrics name no zone; recommend, \
+                and a person approves",
         zones: &["zone-a", "zone-b", "zone-c"],
         sick: "zone-b",
         replicas: 2,
         manifests: three_zones(),
         mode: "recommend",
+        zone_from: "node",
         targets: "/targets/labelled",
     };
     let settings = [article, labelled];
@@ -80,6 +83,7 @@ struct Setting {
     replicas: usize,
     manifests: String,
     mode: &'static str,
+    zone_from: &'static str,
     targets: &'static str,
 }
 
@@ -205,11 +209,12 @@ impl<'a> Stage<'a> {
         let config = folder.path().join("config.yaml");
         let zones: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{zone}: [{ip}]")).collect();
         let text = format!(
-            "mode: {mode}\nprometheus: {{url: '{url}', history: 5m}}\n\
+            "mode: {mode}\nprometheus: {{url: '{url}', history: 5m, zone_from: {zone_from}}}\n\
              detect: {{cycle: 2s, shortest: 6s, longest: 12s}}\nkubernetes: {{namespace: zoneward}}\n\
              steps:\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    key_name: {KEY_NAME}\n    \
              key_file: {key}\n    records:\n    - {{name: {NAME}, addresses: {{{zones}}}}}\n",
             mode = setting.mode,
+            zone_from = setting.zone_from,
             url = prometheus.url(),
             server = bind.address(),
             key = bind.key_file().display(),

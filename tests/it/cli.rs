@@ -194,3 +194,61 @@ fn an_empty_journal_is_an_error_that_says_where() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("has no audit journal"));
 }
+
+#[test]
+fn the_shipped_custom_resources_are_those_of_the_binary() {
+    let shipped = std::fs::read_to_string(root().join("deploy/crd.yaml")).unwrap();
+    assert_eq!(stdout(&run(&["crd"])), shipped, "`zoneward crd > deploy/crd.yaml` mends it");
+}
+
+#[test]
+fn steps_are_checked_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steps.yaml");
+    let check = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let output = run(&["check", "--config", path.to_str().unwrap()]);
+        (output.status.code(), stderr(&output))
+    };
+    let dns = "steps: {dns_rfc2136: {server: nowhere, zone: example.org., key_name: k, key_file: /k, \
+               records: [{name: api.example.com., addresses: {zone-a: [192.0.2.1], zone-b: [192.0.2.1]}}]}}";
+    let (code, said) = check(dns);
+    assert_eq!(code, Some(3));
+    for problem in ["steps.dns_rfc2136.server: `nowhere`", "steps.dns_rfc2136.records[0]"] {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+    let (code, said) = check("steps: {mesh_istio: null, taint: null}");
+    assert!(code == Some(3) && said.contains("no step is left"), "{said}");
+    let (code, said) = check("steps: {mesh_istio: {min_ready_elsewhere: 0}}");
+    assert!(code == Some(3) && said.contains("without any endpoint"), "{said}");
+}
+
+#[test]
+fn acting_without_a_cluster_says_what_is_missing() {
+    for arguments in [&["status"][..], &["restore", "zone-a"], &["preflight", "zone-a"]] {
+        let output = zoneward()
+            .args(arguments)
+            .env("KUBECONFIG", "/no/such/kubeconfig")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains("no Kubernetes API is known") && said.contains("kubeconfig"), "{said}");
+    }
+}
+
+#[test]
+fn a_person_must_say_why_and_for_how_long() {
+    for (arguments, hint) in [
+        (&["isolate", "zone-a", "--for", "2h"][..], "--reason"),
+        (&["isolate", "zone-a", "--reason", "x"], "--for"),
+        (&["isolate", "zone-a", "--reason", "x", "--for", "90h"], "outside 1m to 72h"),
+        (&["isolate", "zone-a", "--reason", "x", "--for", "2h", "--override", "another-zone-isolated"], "cooling-down"),
+        (&["restore"], "--all"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(hint), "{arguments:?}: {}", stderr(&output));
+    }
+}

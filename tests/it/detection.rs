@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zoneward::detect::{History, Override, Pods, Settings, detect};
-use zoneward::domain::{Calls, Cell, CycleLength, Gap, Histogram, Period, Ratio, ServiceId, Snapshot, Verdict, Zone};
+use zoneward::domain::{
+    Calls, Cell, CycleLength, Gap, Histogram, Period, PodCalls, Ratio, ServiceId, Snapshot, Verdict, Zone,
+};
 
 const CYCLES: usize = 100;
 const FAULT_FROM: usize = 60;
@@ -370,4 +372,51 @@ fn a_minor_service_is_not_worth_a_zone_because_few_others_are_called_through_the
     }
     assert!(!lasting.is_empty());
     assert!(lasting.iter().all(|v| matches!(v, Verdict::ServiceFault { .. })), "{lasting:?}");
+}
+
+/// What a closer look at four pods on two nodes makes of a lasting fault of 15 % in one zone; `failing` is each pod's share.
+fn closer_look(failing: [f64; 4]) -> Verdict {
+    let settings = Settings::default();
+    let cycle = CycleLength::at_least(Period::from_secs(15));
+    let (mut history, mut rng) = (History::new(&settings, cycle), ChaCha8Rng::seed_from_u64(11));
+    let names = zones(3);
+    let mut time = Timestamp::UNIX_EPOCH;
+    for step in 0..80 {
+        time = Timestamp::from_second(1_800_000_000 + 15 * step).unwrap();
+        let mut snapshot =
+            Snapshot { time, cells: BTreeMap::new(), coverage: BTreeMap::new(), gaps: Vec::new(), cluster: None };
+        for name in SERVICES {
+            let cells = snapshot.cells.entry(ServiceId::new("shop", name)).or_default();
+            for (i, zone) in names.iter().enumerate() {
+                let sick = name == "cart" && i == 1 && step >= FAULT_FROM as i64;
+                let traffic = if sick { Traffic { failing: 0.15, ..HEALTHY } } else { HEALTHY };
+                cells.insert(zone.clone(), cell(traffic, &mut rng));
+            }
+        }
+        history.push(&snapshot, &settings);
+        detect(&history, &Pods::new(), &settings, time);
+    }
+    let mut pods = Pods::new();
+    let mut assessment = detect(&history, &pods, &settings, time);
+    assert!(!assessment.unsettled.is_empty(), "a closer look is asked for");
+    while !assessment.unsettled.is_empty() {
+        for suspect in assessment.unsettled {
+            let pod = |(nth, failing): (usize, f64)| PodCalls {
+                pod: format!("cart-{nth}"),
+                node: Some(format!("node-{}", nth / 2)),
+                calls: Calls { total: 1_200.0, failed: 1_200.0 * failing },
+                latency: Histogram::default(),
+            };
+            pods.insert(suspect, failing.into_iter().enumerate().map(pod).collect());
+        }
+        assessment = detect(&history, &pods, &settings, time);
+    }
+    assessment.zones[&names[1]].verdict.clone()
+}
+
+#[test]
+fn a_closer_look_tells_a_bad_pod_a_bad_node_and_a_bad_zone_apart() {
+    assert_eq!(closer_look([0.15; 4]), Verdict::ZoneFault);
+    assert_eq!(closer_look([0.002, 0.002, 0.002, 0.6]), Verdict::InstanceFault { pod: "cart-3".into() });
+    assert_eq!(closer_look([0.002, 0.002, 0.3, 0.3]), Verdict::NodeFault { node: "node-1".into() });
 }
