@@ -3,7 +3,7 @@
 //! steps, with a record that lets anyone replay why.
 //!
 //! ```text
-//! observe ──> detect ──> decide ──> guard ──> audit ──> request          isolate::advance
+//! observe ──> detect ──> decide ──> guard ──> audit ──> request          isolate::Executor
 //! Snapshot    Assessment Decision   admit     Record    Isolation ─────> plan ──> verb ──> ledger, until done
 //! ```
 //!
@@ -11,6 +11,10 @@
 //! only; so `run`, `backtest` and `demo` are the same pipeline over different ends. The ends stand behind the traits of
 //! [`ports`]: real ones ([`observe`], [`audit`]) and those of the embedded world ([`sim`]). Who may import whom is
 //! checked by a test.
+//!
+//! Isolations are custom resources ([`isolate::resource`]), whoever makes them: the pipeline, the command line, or
+//! `kubectl`. [`isolate::Controller`] runs the executor on them, in the one replica that leads ([`leadership`]).
+//! [`kubernetes::ClusterWatch`] is the one view of the cluster, for guardrails and steps alike.
 //!
 //! Observe mode is a rehearsal: the same decisions, guardrails and executor, with a store in memory and no steps.
 

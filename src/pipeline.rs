@@ -249,6 +249,7 @@ impl Pipeline {
             HoldReason::NotLeader
             | HoldReason::OperatorHold { .. }
             | HoldReason::Invalid { .. }
+            | HoldReason::UnknownZone { .. }
             | HoldReason::Refused { .. }
             | HoldReason::TooNarrow { .. }
             | HoldReason::SingleInstance { .. }
@@ -341,7 +342,7 @@ impl Pipeline {
         if snapshot.global_gaps().next().is_some() {
             return Ok(());
         }
-        let cycle = self.history.cycle();
+        let (cycle, acts) = (self.history.cycle(), self.acts());
         for zone in self.history.zones().to_vec() {
             let standing = self.standings.entry(zone.clone()).or_default();
             let Some(isolation) = isolations.iter().find(|i| i.holds_zone_out() && *i.zone() == zone) else {
@@ -350,16 +351,14 @@ impl Pipeline {
                 standing.ineffective = false;
                 continue;
             };
+            if !acts || isolation.returning_since.is_some() {
+                continue;
+            }
             let before_rps = match &isolation.effect {
                 Some(effect) => effect.before_rps,
                 None => mean(&standing.served) / cycle.as_secs_f64(),
             };
-            let Some(effect) = decide::effect(isolation, before_rps, snapshot, cycle).filter(|_| self.leads) else {
-                continue;
-            };
-            if self.settings.mode == Mode::Observe || isolation.returning_since.is_some() {
-                continue;
-            }
+            let Some(effect) = decide::effect(isolation, before_rps, snapshot, cycle) else { continue };
             let shown_now = effect.shown() && isolation.effect.as_ref().is_none_or(|earlier| !earlier.shown());
             let late = decide::ineffective(isolation, &effect, snapshot.time) && !standing.ineffective;
             standing.ineffective |= late;

@@ -83,6 +83,11 @@ pub trait IsolationStep: Send + Sync {
 
     fn granularity(&self) -> Granularity;
 
+    /// Whether it goes by what the cluster looks like, and so has to look again when that changes.
+    fn follows_cluster(&self) -> bool {
+        false
+    }
+
     /// What undo will restore.
     async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError>;
 

@@ -17,7 +17,7 @@ const SHOWN_SERVICES: usize = 12;
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Also ask Prometheus
+    /// Also ask Prometheus, the cluster and the name server
     #[arg(long)]
     connect: bool,
     /// With --connect: the moment to look at, RFC 3339 [default: now]
@@ -47,6 +47,14 @@ pub(super) struct Finding {
 impl Finding {
     pub(super) fn new(level: Level, what: &str, found: impl Into<String>) -> Self {
         Self { level, what: what.to_owned(), found: found.into(), hint: None }
+    }
+
+    /// A problem for later.
+    pub(super) fn can_wait(&mut self) {
+        if self.level == Level::Problem {
+            self.level = Level::Warning;
+            self.found = format!("{} (needed to act, not to observe)", self.found);
+        }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {

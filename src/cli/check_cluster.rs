@@ -35,7 +35,7 @@ pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<Str
     let acts = settings.mode != Mode::Observe;
     let mut findings = Vec::new();
     match kubernetes::connect(&settings.kubernetes).await {
-        Ok(client) => findings.extend(cluster(settings, &client, zones_of_metrics).await),
+        Ok(client) => findings.extend(cluster(settings, &client, zones_of_metrics, acts).await),
         Err(error) => {
             let level = if acts { Level::Problem } else { Level::Warning };
             findings.push(
@@ -54,14 +54,24 @@ pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<Str
     findings
 }
 
-async fn cluster(settings: &Settings, client: &Client, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
+async fn cluster(
+    settings: &Settings,
+    client: &Client,
+    zones_of_metrics: &BTreeSet<String>,
+    acts: bool,
+) -> Vec<Finding> {
     let version = match bounded(client.apiserver_version()).await {
         Ok(version) => version,
         Err(error) => return vec![Finding::new(Level::Problem, "kubernetes", explain(&error))],
     };
     let mut findings = vec![Finding::new(Level::Ok, "kubernetes", format!("{} answers", version.git_version))];
-    findings.push(custom_resources(client).await);
-    findings.extend(rights(client).await);
+    let mut of_acting = vec![custom_resources(client).await];
+    of_acting.extend(rights(client).await);
+    if !acts {
+        // In observe mode they are what is still to be done.
+        of_acting.iter_mut().for_each(Finding::can_wait);
+    }
+    findings.extend(of_acting);
     match read(client, &settings.kubernetes).await {
         Ok(view) => findings.push(zones(&view, zones_of_metrics)),
         Err(error) => findings.push(Finding::new(Level::Problem, "zones of nodes", explain(&error))),

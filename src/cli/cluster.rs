@@ -118,7 +118,7 @@ impl Eyes {
             now: super::now,
         };
         tasks.spawn(controller.run(client.clone(), tasks.clone(), stop.clone()));
-        Ok(Hands { store, leadership, sights, verdicts: Mutex::default() })
+        Ok(Hands { store, leadership, sights, verdicts: BTreeMap::new() })
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) struct Hands {
     leadership: Leadership,
     sights: watch::Sender<Option<Arc<Sight>>>,
     /// As they stand on the `Zone` objects.
-    verdicts: Mutex<BTreeMap<Zone, &'static str>>,
+    verdicts: BTreeMap<Zone, &'static str>,
 }
 
 impl Hands {
@@ -137,15 +137,20 @@ impl Hands {
     }
 
     /// Shows the executor what the newest cycle saw, and everyone the verdicts.
-    pub(super) async fn show(&self, sight: Arc<Sight>, now: Timestamp) {
+    pub(super) async fn show(&mut self, sight: Arc<Sight>, now: Timestamp) {
         let verdicts: BTreeMap<Zone, &'static str> =
             sight.assessment.zones.iter().map(|(zone, finding)| (zone.clone(), finding.verdict.as_str())).collect();
         self.sights.send_replace(Some(sight));
-        if !self.lead() || *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner) == verdicts {
+        if !self.lead() {
+            // Another writes them from now on.
+            self.verdicts.clear();
+            return;
+        }
+        if self.verdicts == verdicts {
             return;
         }
         match self.store.note_verdicts(&verdicts, now).await {
-            Ok(()) => *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner) = verdicts,
+            Ok(()) => self.verdicts = verdicts,
             Err(error) => tracing::warn!(%error, "verdicts can't be noted on the Zone objects"),
         }
     }

@@ -1,16 +1,14 @@
 //! `zoneward isolate` and `zoneward approve`: a person's hand on the very same executor.
 
-use std::collections::BTreeSet;
-
 use anyhow::bail;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::remote::{Followed, Goal, Remote, api_error, condition};
 use super::{ConfigArguments, Outcome, Output, preflight, render};
 use crate::domain::{IsolationSpec, Origin, Period, Share, StepName, Zone};
 use crate::guard;
-use crate::isolate::object;
+use crate::isolate::{KubernetesStore, object};
 use crate::kubernetes::{bounded, status_code};
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +26,7 @@ pub(super) struct Arguments {
     /// Only this step, such as mesh; may be given several times [default: all that are configured]
     #[arg(long = "step", value_name = "STEP")]
     steps: Vec<String>,
-    /// How much of its usual traffic the zone may have, in percent
+    /// How much of its usual east-west traffic the zone may have, in percent; all-or-nothing steps are taken whole
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..100))]
     share: u8,
     /// A guardrail that need not pass, such as cooling-down; may be given several times
@@ -69,11 +67,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     let remote = Remote::connect(&arguments.config).await?;
     let now = super::now();
-    let overrides: BTreeSet<String> = arguments.overrides.iter().cloned().collect();
-    if arguments.dry_run {
-        let preflight = preflight::examine(&remote, &Zone::new(arguments.zone.clone()), &overrides, now).await?;
-        return Ok(preflight.print(Output::Table));
-    }
     let spec = IsolationSpec {
         zone: Zone::new(arguments.zone.clone()),
         origin: Origin::Operator,
@@ -82,9 +75,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         expires_at: now + arguments.expires_after.signed(),
         share: Share::percent(arguments.share),
         only: arguments.steps.iter().map(StepName::new).collect(),
-        overrides,
+        overrides: arguments.overrides.iter().cloned().collect(),
         approved: true,
     };
+    if arguments.dry_run {
+        return preflight::examine(&remote, &spec, now).await?.print(Output::Table);
+    }
     let zone = &arguments.zone;
     match bounded(remote.isolations.create(&PostParams::default(), &object(&spec))).await {
         Ok(_) => {}
@@ -123,12 +119,7 @@ pub(super) async fn approve(arguments: ApproveArguments) -> anyhow::Result<Outco
 /// Until the zone is out. What is refused, or taken up by nobody, is withdrawn if it was made just now: nothing may begin
 /// by itself later, when nobody looks.
 async fn follow(remote: &Remote, zone: &str, made_now: bool) -> anyhow::Result<Outcome> {
-    // An approval is seen a moment later than it is given.
-    let mut followed = remote.follow(zone, Goal::Isolated).await?;
-    while matches!(&followed, Followed::Refused { kind, .. } if kind == "NotApproved" && !made_now) {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        followed = remote.follow(zone, Goal::Isolated).await?;
-    }
+    let followed = remote.follow(zone, Goal::Isolated).await?;
     let why = match followed {
         Followed::Reached => {
             render::line(&format!("{zone} is out of rotation. `zoneward status` shows its effect"));
@@ -152,10 +143,8 @@ async fn follow(remote: &Remote, zone: &str, made_now: bool) -> anyhow::Result<O
             format!("{zone} is not isolated: no daemon took it up; is `zoneward run` up, in recommend or enforce mode?")
         }
     };
-    if made_now {
-        bounded(remote.isolations.delete(zone, &DeleteParams::default()))
-            .await
-            .map_err(|error| api_error("and the ZoneIsolation can't be withdrawn", &error))?;
+    if made_now && let Some(made) = remote.isolation(zone).await? {
+        KubernetesStore::new(&remote.client).delete(&made).await?;
     }
     bail!("{why}")
 }

@@ -53,7 +53,7 @@ enum Command {
     Preflight(preflight::Arguments),
     /// Print the custom resource definitions, for `kubectl apply -f -`.
     Crd,
-    /// Check the configuration, and with --connect what Prometheus has to show.
+    /// Check the configuration, and with --connect Prometheus, the cluster and the name server.
     Check(check::Arguments),
     /// Judge a past stretch, as `run` would have.
     Backtest(backtest::Arguments),

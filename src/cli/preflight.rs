@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::remote::{Remote, judge};
 use super::{ConfigArguments, Outcome, Output, render};
 use crate::domain::cluster::PodId;
-use crate::domain::{ClusterView, Isolation, OperatorHold, Origin, Period, Request, Share, Zone};
+use crate::domain::{ClusterView, Isolation, IsolationSpec, OperatorHold, Origin, Request, Share, StepName, Zone};
 use crate::guard::{self, Situation};
 use crate::isolate::KubernetesStore;
 use crate::isolate::steps::drain_plan;
@@ -31,8 +31,19 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let remote = Remote::connect(&arguments.config).await?;
-    let zone = Zone::new(arguments.zone);
-    Ok(examine(&remote, &zone, &BTreeSet::new(), super::now()).await?.print(arguments.output))
+    let now = super::now();
+    let spec = IsolationSpec {
+        zone: Zone::new(arguments.zone),
+        origin: Origin::Operator,
+        reason: String::new(),
+        evidence: Vec::new(),
+        expires_at: now + remote.settings.isolate.expires_after.signed(),
+        share: Share::NONE,
+        only: BTreeSet::new(),
+        overrides: BTreeSet::new(),
+        approved: true,
+    };
+    examine(&remote, &spec, now).await?.print(arguments.output)
 }
 
 /// What an isolation would meet.
@@ -40,6 +51,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 pub(super) struct Preflight {
     zone: Zone,
     verdict: String,
+    /// Whether a guardrail says no.
+    held: bool,
     guardrails: Vec<Guardrail>,
     moves: Vec<Move>,
     left_alone: Vec<LeftAlone>,
@@ -65,12 +78,8 @@ struct LeftAlone {
     pods: Vec<String>,
 }
 
-pub(super) async fn examine(
-    remote: &Remote,
-    zone: &Zone,
-    overrides: &BTreeSet<String>,
-    now: Timestamp,
-) -> anyhow::Result<Preflight> {
+pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestamp) -> anyhow::Result<Preflight> {
+    let zone = &spec.zone;
     let cluster = read(&remote.client, &remote.settings.kubernetes)
         .await
         .map_err(|error| anyhow::anyhow!("the cluster can't be read: {}", explain(&error)))?;
@@ -86,13 +95,7 @@ pub(super) async fn examine(
         holds: &holds,
         leads: true,
     };
-    let request = Request {
-        zone: zone.clone(),
-        origin: Origin::Operator,
-        expires_after: Period::from_hours(1),
-        evidence: Vec::new(),
-        overrides: overrides.clone(),
-    };
+    let request = Request::of(&Isolation::new(String::new(), spec.clone(), now), now);
     let outcomes = guard::examine(&situation, &request, &remote.settings.guard, now);
     let finding = sight.assessment.zones.get(zone);
     Ok(Preflight {
@@ -104,9 +107,10 @@ pub(super) async fn examine(
                 format!("{}{evidence}", finding.verdict.as_str())
             },
         ),
+        held: outcomes.iter().any(|(_, outcome)| matches!(outcome, guard::Outcome::Held(_))),
         guardrails: outcomes.into_iter().map(|(name, outcome)| guardrail(name, outcome)).collect(),
-        moves: moves(&remote.settings, &cluster, zone),
-        left_alone: left_alone(&remote.settings, &cluster, zone),
+        moves: moves(&remote.settings, &cluster, spec)?,
+        left_alone: left_alone(&remote.settings, &cluster, spec),
     })
 }
 
@@ -120,10 +124,11 @@ fn guardrail(name: &'static str, outcome: guard::Outcome) -> Guardrail {
     Guardrail { name, says, why }
 }
 
-fn moves(settings: &Settings, cluster: &ClusterView, zone: &Zone) -> Vec<Move> {
+/// The configured steps that are asked for, each with what it would change.
+fn moves(settings: &Settings, cluster: &ClusterView, spec: &IsolationSpec) -> anyhow::Result<Vec<Move>> {
     let mut moves = Vec::new();
     if let Some(mesh) = &settings.steps.mesh_istio {
-        let plan = drain_plan(cluster, zone, Share::NONE, mesh.min_ready_elsewhere);
+        let plan = drain_plan(cluster, &spec.zone, spec.share, mesh.min_ready_elsewhere);
         let mut by_service: BTreeMap<String, usize> = BTreeMap::new();
         for pod in plan.drained.iter().filter_map(|id| cluster.pods.get(id)) {
             pod.services.iter().for_each(|service| *by_service.entry(service.to_string()).or_default() += 1);
@@ -133,7 +138,7 @@ fn moves(settings: &Settings, cluster: &ClusterView, zone: &Zone) -> Vec<Move> {
     }
     if let Some(dns) = &settings.steps.dns_rfc2136 {
         for record in &dns.records {
-            let addresses = record.addresses.get(zone).into_iter().flatten().map(ToString::to_string);
+            let addresses = record.addresses.get(&spec.zone).into_iter().flatten().map(ToString::to_string);
             let addresses: Vec<String> = addresses.collect();
             let what = if addresses.is_empty() {
                 format!("{}: no address of the zone is configured", record.name)
@@ -144,16 +149,23 @@ fn moves(settings: &Settings, cluster: &ClusterView, zone: &Zone) -> Vec<Move> {
         }
     }
     if settings.steps.taint.is_some() {
-        let nodes = cluster.nodes.iter().filter(|(_, node)| node.zone.as_ref() == Some(zone) && !node.exempt);
+        let nodes = cluster.nodes.iter().filter(|(_, node)| node.zone.as_ref() == Some(&spec.zone) && !node.exempt);
         let names: Vec<String> = nodes.map(|(name, _)| name.clone()).collect();
         moves.push(Move { step: "taint", what: format!("{} nodes take no new pods: {}", names.len(), named(&names)) });
     }
-    moves
+    let configured = |name: &StepName| moves.iter().any(|step| step.step == name.as_str());
+    if let Some(unknown) = spec.only.iter().find(|name| !configured(name)) {
+        let names: BTreeSet<&str> = moves.iter().map(|step| step.step).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        anyhow::bail!("no step `{unknown}` is configured; there are {names} (steps)");
+    }
+    moves.retain(|step| spec.only.is_empty() || spec.only.contains(&StepName::new(step.step)));
+    Ok(moves)
 }
 
-fn left_alone(settings: &Settings, cluster: &ClusterView, zone: &Zone) -> Vec<LeftAlone> {
+fn left_alone(settings: &Settings, cluster: &ClusterView, spec: &IsolationSpec) -> Vec<LeftAlone> {
     let Some(mesh) = &settings.steps.mesh_istio else { return Vec::new() };
-    let plan = drain_plan(cluster, zone, Share::NONE, mesh.min_ready_elsewhere);
+    let plan = drain_plan(cluster, &spec.zone, spec.share, mesh.min_ready_elsewhere);
     let mut by_reason: BTreeMap<String, Vec<&PodId>> = BTreeMap::new();
     plan.kept.iter().for_each(|(pod, why)| by_reason.entry(why.clone()).or_default().push(pod));
     let group =
@@ -169,18 +181,15 @@ fn named(names: &[String]) -> String {
 
 impl Preflight {
     /// Whether a guardrail says no is the outcome.
-    pub(super) fn print(&self, output: Output) -> Outcome {
-        let held = self.guardrails.iter().any(|guardrail| guardrail.says == "NO");
+    pub(super) fn print(&self, output: Output) -> anyhow::Result<Outcome> {
         match output {
-            Output::Json => {
-                let _printed = render::json(self);
-            }
-            Output::Table => self.tables(held),
+            Output::Json => render::json(self)?,
+            Output::Table => self.tables(),
         }
-        if held { Outcome::Found } else { Outcome::Done }
+        Ok(if self.held { Outcome::Found } else { Outcome::Done })
     }
 
-    fn tables(&self, held: bool) {
+    fn tables(&self) {
         render::line(&format!("{}: {}", self.zone, self.verdict));
         let rows = self.guardrails.iter().map(|g| vec![g.says.to_owned(), g.name.to_owned(), g.why.clone()]).collect();
         render::table(&["", "guardrail", "why"], rows);
@@ -192,6 +201,6 @@ impl Preflight {
             let row = |left: &LeftAlone| vec![left.pods.len().to_string(), left.why.clone(), named(&left.pods)];
             render::table(&["pods", "left alone, as", "which"], self.left_alone.iter().map(row).collect());
         }
-        render::line(if held { "it would not be isolated" } else { "it would be isolated" });
+        render::line(if self.held { "it would not be isolated" } else { "it would be isolated" });
     }
 }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
 use super::{ConfigArguments, render};
 use crate::domain::{ClusterView, CycleLength, Mode, Sight};
-use crate::isolate::resource::{Condition, ZoneIsolation};
+use crate::isolate::resource::{Condition, ZoneIsolation, ZoneIsolationStatus};
 use crate::isolate::{MemoryStore, unseen};
 use crate::kubernetes::{self, bounded, explain, status_code};
 use crate::observe::PrometheusObserver;
@@ -58,16 +58,20 @@ impl Remote {
             let Some(object) = object else {
                 return Ok(if goal == Goal::Gone { Followed::Reached } else { Followed::Vanished });
             };
-            let status = object.status.as_ref();
+            // What stands there of an earlier edition of the spec, such as before it was approved, is no answer yet.
+            let current = |status: &&ZoneIsolationStatus| status.observed_generation == object.metadata.generation;
+            let status = object.status.as_ref().filter(current);
             let taken_up = match goal {
                 Goal::Isolated => status.is_some_and(|status| !status.conditions.is_empty()),
                 Goal::Gone => status.is_some_and(|status| status.returning_since.is_some()),
             };
             if goal == Goal::Isolated {
-                if is_true(&object, "Isolated") {
+                if status.is_some() && is_true(&object, "Isolated") {
                     return Ok(Followed::Reached);
                 }
-                if let Some(admitted) = condition(&object, "Admitted").filter(|c| c.status == "False") {
+                if let Some(admitted) =
+                    condition(&object, "Admitted").filter(|c| status.is_some() && c.status == "False")
+                {
                     let (kind, why) = (admitted.reason.clone(), admitted.message.clone());
                     return Ok(Followed::Refused { kind, why });
                 }
@@ -162,8 +166,4 @@ async fn read_history(
         pipeline.tick(observer, &newest, now).await?;
     }
     Ok(pipeline)
-}
-
-pub(super) fn name_of(object: &ZoneIsolation) -> String {
-    object.name_any()
 }

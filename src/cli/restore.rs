@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::ListParams;
 
-use super::remote::{Followed, Goal, Remote, api_error, name_of};
+use super::remote::{Followed, Goal, Remote, api_error};
 use super::{ConfigArguments, Outcome, render};
 use crate::domain::{ClusterView, OperatorHold, Zone};
 use crate::isolate::KubernetesStore;
@@ -40,18 +39,19 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 }
 
 async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
-    if remote.isolation(zone).await?.is_none() {
+    let Some(object) = remote.isolation(zone).await? else {
         render::line(&format!("{zone} is not isolated: there is no ZoneIsolation of it"));
         return Ok(Outcome::Done);
-    }
-    match bounded(remote.isolations.delete(zone, &DeleteParams::default())).await {
-        Ok(_) => {}
-        Err(error) if status_code(&error) == Some(404) => {}
-        Err(error) => return Err(api_error("the ZoneIsolation can't be deleted", &error)),
-    }
+    };
+    let begun = object.status.as_ref().is_some_and(|status| status.admitted_at.is_some());
+    KubernetesStore::new(&remote.client).delete(&object).await?;
     match remote.follow(zone, Goal::Gone).await? {
-        Followed::Reached | Followed::Vanished => {
+        Followed::Reached | Followed::Vanished if begun => {
             render::line(&format!("{zone} is back in rotation: every step was undone"));
+            Ok(Outcome::Done)
+        }
+        Followed::Reached | Followed::Vanished => {
+            render::line(&format!("{zone} was not isolated, and will not be: its ZoneIsolation is withdrawn"));
             Ok(Outcome::Done)
         }
         Followed::Ignored | Followed::Refused { .. } => bail!(
@@ -93,14 +93,11 @@ async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneI
     };
     let store = KubernetesStore::new(&remote.client);
     for object in &objects {
-        let zone = name_of(object);
+        let zone = object.name_any();
         let why = "all were given back by hand".to_owned();
         store.hold(&Zone::new(zone.clone()), OperatorHold { since: now, why, until_healthy: true }).await?;
-        match bounded(remote.isolations.delete(&zone, &DeleteParams::default())).await {
-            Ok(_) => render::line(&format!("{zone}: its ZoneIsolation is deleted")),
-            Err(error) if status_code(&error) == Some(404) => {}
-            Err(error) => return Err(api_error(&format!("the ZoneIsolation {zone} can't be deleted"), &error)),
-        }
+        store.delete(object).await?;
+        render::line(&format!("{zone}: its ZoneIsolation is deleted"));
     }
     Ok(objects)
 }
@@ -123,19 +120,16 @@ async fn sweep(remote: &Remote) -> Vec<Swept> {
 /// Where no daemon takes its finalizer off, we do: everything is undone.
 async fn let_go(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<()> {
     let patience = Instant::now() + LET_GO_WITHIN;
+    let store = KubernetesStore::new(&remote.client);
     for object in objects {
-        let zone = name_of(object);
+        let zone = object.name_any();
         while let Some(left) = remote.isolation(&zone).await?.filter(|left| left.uid() == object.uid()) {
             if Instant::now() < patience {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 continue;
             }
-            let patch = json!({"metadata": {"uid": left.uid(), "finalizers": null}});
-            match bounded(remote.isolations.patch(&zone, &PatchParams::default(), &Patch::Merge(&patch))).await {
-                Ok(_) => break,
-                Err(error) if matches!(status_code(&error), Some(404 | 409)) => break,
-                Err(error) => return Err(api_error(&format!("the ZoneIsolation {zone} can't be let go"), &error)),
-            }
+            store.let_go(&left).await?;
+            break;
         }
     }
     Ok(())

@@ -101,7 +101,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         None => Arc::new(MemoryStore::default()),
     };
     let daemon = Daemon {
-        rehearsal: Executor::trusting(Vec::new(), store.clone(), sink.clone()),
+        rehearsal: hands.is_none().then(|| Executor::trusting(Vec::new(), store.clone(), sink.clone())),
         store,
         hands,
         eyes,
@@ -139,7 +139,7 @@ struct Daemon {
     observer: PrometheusObserver,
     store: Arc<dyn IsolationStore>,
     /// What advances isolations where nothing else does, in observe mode.
-    rehearsal: Executor,
+    rehearsal: Option<Executor>,
     hands: Option<Hands>,
     eyes: cluster::Eyes,
     sink: Arc<CountingSink>,
@@ -276,7 +276,7 @@ impl Daemon {
         if let Some(sight) = pipeline.sight() {
             let took_s = began.elapsed().as_secs_f64();
             self.status.metrics.cycle(&sight.assessment, pipeline.history().services(), took_s);
-            if let Some(hands) = &self.hands {
+            if let Some(hands) = &mut self.hands {
                 self.status.metrics.leads(hands.lead());
                 hands.show(Arc::clone(sight), due).await;
             }
@@ -294,8 +294,8 @@ impl Daemon {
             }
             Err(error @ TickError::Audit(_)) => return Err(error.into()),
         }
-        if self.hands.is_none() {
-            self.rehearsal.run_until_idle(due).await?;
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.run_until_idle(due).await?;
         }
         Ok(())
     }

@@ -14,13 +14,17 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(3);
 /// Services named among what remains.
 const MOST_RESIDUALS: usize = 10;
 
-/// The traffic of an isolation's zone in this cycle. Once shown, it stays so, however much comes back later.
+/// The traffic of an isolation's zone in this cycle. Once shown, it stays so, however much comes back later. Without a
+/// figure from before there is nothing to compare with.
 pub fn effect(isolation: &Isolation, before_rps: f64, snapshot: &Snapshot, cycle: CycleLength) -> Option<Effect> {
     let admitted_at = isolation.admitted_at()?;
+    if before_rps <= 0.0 {
+        return None;
+    }
     let zone = isolation.zone();
     let after_rps = snapshot.served_by(zone).total / cycle.as_secs_f64();
     let allowed_rps = before_rps * isolation.spec.share.as_fraction().max(RESIDUAL_SHARE);
-    let shows = before_rps > 0.0 && after_rps <= allowed_rps;
+    let shows = after_rps <= allowed_rps;
     let earlier = isolation.effect.as_ref().and_then(|effect| effect.shown_after_s);
     let shown_after_s = earlier.or_else(|| shows.then(|| snapshot.time.duration_since(admitted_at).as_secs().max(0)));
     Some(Effect {

@@ -18,8 +18,8 @@ pub struct Node {
     pub zone: Option<Zone>,
     /// Whether new pods may come here, as far as others are concerned: ready, not cordoned, without others' taints.
     pub available: bool,
-    /// Whether it carries our taint.
-    pub tainted: bool,
+    /// For the isolation of which zone it carries our taint.
+    pub tainted: Option<Zone>,
     /// Never to be touched, as its owner says.
     pub exempt: bool,
 }

@@ -52,7 +52,7 @@ pub struct Request {
 impl Request {
     /// What an isolation that waits to begin asks for.
     pub fn of(isolation: &Isolation, now: Timestamp) -> Self {
-        let left_s = isolation.spec.expires_at.duration_since(now).as_secs().max(0);
+        let left_s = isolation.expires_at().duration_since(now).as_secs().max(0);
         Self {
             zone: isolation.zone().clone(),
             origin: isolation.spec.origin,
@@ -79,6 +79,10 @@ pub enum HoldReason {
     },
     /// It can't be done as it was asked for.
     Invalid {
+        why: String,
+    },
+    /// The cluster has no such zone.
+    UnknownZone {
         why: String,
     },
     /// As it was put on record earlier: the kind of guardrail, and what it said.
@@ -136,6 +140,7 @@ impl HoldReason {
             Self::NotApproved => "not_approved",
             Self::OperatorHold { .. } => "operator_hold",
             Self::Invalid { .. } => "invalid",
+            Self::UnknownZone { .. } => "unknown_zone",
             Self::Refused { kind, .. } => kind,
             Self::NotYetPersistent { .. } => "not_yet_persistent",
             Self::TooNarrow { .. } => "too_narrow",
@@ -161,7 +166,7 @@ impl fmt::Display for HoldReason {
             Self::NotLeader => write!(f, "another replica leads, and acts"),
             Self::NotApproved => write!(f, "a person has to approve it"),
             Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since}: {why}"),
-            Self::Invalid { why } | Self::Refused { why, .. } => write!(f, "{why}"),
+            Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {
                 write!(f, "it has been seen for {lasted} and must last {needed}")
             }

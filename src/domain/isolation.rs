@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{HoldReason, ServiceId, Zone};
+
+/// However it is asked for, and edited meanwhile.
+pub const LONGEST_ISOLATION: SignedDuration = SignedDuration::from_hours(72);
 
 /// One episode of a zone out of rotation. The spec is what is wanted; the rest is the ledger.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +17,9 @@ pub struct Isolation {
     /// Tells episodes of a zone apart.
     pub id: String,
     pub spec: IsolationSpec,
+    /// Which edition of the spec this is, and whether the ledger is still of another.
+    pub generation: i64,
+    pub edited: bool,
     pub requested_at: Timestamp,
     /// Set when somebody wants the zone back before it expires.
     pub restore_requested_at: Option<Timestamp>,
@@ -61,6 +67,8 @@ impl Isolation {
         Self {
             id,
             spec,
+            generation: 0,
+            edited: false,
             requested_at: now,
             restore_requested_at: None,
             admission: Admission::Pending,
@@ -77,8 +85,14 @@ impl Isolation {
         &self.spec.zone
     }
 
+    /// When it ends by itself: as was asked, but never later than the longest isolation after it began.
+    pub fn expires_at(&self) -> Timestamp {
+        let latest = self.admitted_at().and_then(|at| at.checked_add(LONGEST_ISOLATION).ok());
+        latest.map_or(self.spec.expires_at, |latest| self.spec.expires_at.min(latest))
+    }
+
     pub fn expired(&self, now: Timestamp) -> bool {
-        now >= self.spec.expires_at
+        now >= self.expires_at()
     }
 
     /// Whether the zone is to be given back.
@@ -169,6 +183,17 @@ impl fmt::Display for Share {
 pub enum Granularity {
     Pods,
     AllOrNothing,
+}
+
+impl Granularity {
+    /// What a step gives a zone that is to have a share: with all or nothing, nothing until it may have all.
+    pub fn of_share(self, share: Share) -> Share {
+        match self {
+            Self::Pods => share,
+            Self::AllOrNothing if share < Share::FULL => Share::NONE,
+            Self::AllOrNothing => Share::FULL,
+        }
+    }
 }
 
 /// The state before the change: what undo restores. Bounded; per-object state lives as a marker on the object.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
     Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Request, ServiceId, Snapshot,
     Verdict, Zone,
@@ -42,7 +43,8 @@ type Check = fn(&Situation<'_>, &Request, &Settings, Timestamp) -> Outcome;
 
 struct Guardrail {
     name: &'static str,
-    /// Whether a person may say that it need not pass. What zoneward promises is not for sale.
+    /// Whether a person, who knows more than metrics tell, may say that it need not pass. Never more zones out than
+    /// allowed, and never fewer healthy ones: that is not for sale.
     overridable: bool,
     check: Check,
 }
@@ -56,9 +58,10 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 12] = [
+const GUARDRAILS: [Guardrail; 13] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
+    promised("unknown_zone", unknown_zone),
     advised("stale_data", stale_data),
     promised("no_fault", no_fault),
     promised("operator_hold", operator_hold),
@@ -127,6 +130,10 @@ fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timest
         let why = format!("`{name}` is no guardrail that can be overridden; these can: {names}");
         return Outcome::Held(HoldReason::Invalid { why });
     }
+    if request.expires_after.signed() > LONGEST_ISOLATION {
+        let why = format!("it would last {}, and 72h is the most: nobody remembers longer", request.expires_after);
+        return Outcome::Held(HoldReason::Invalid { why });
+    }
     let in_the_way = |i: &Isolation| i.remains && *i.zone() == request.zone && request.origin == Origin::Detector;
     if situation.isolations.iter().any(in_the_way) {
         let why = format!(
@@ -135,11 +142,15 @@ fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timest
         );
         return Outcome::Held(HoldReason::Invalid { why });
     }
+    Outcome::Passed
+}
+
+fn unknown_zone(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
     let zones = cluster.zones();
     held_if(!zones.contains_key(&request.zone), || {
         let zones = zones.keys().map(|zone| zone.as_str()).collect::<Vec<_>>().join(", ");
-        HoldReason::Invalid { why: format!("no node is in a zone {}; there are {zones}", request.zone) }
+        HoldReason::UnknownZone { why: format!("no node is in a zone {}; there are {zones}", request.zone) }
     })
 }
 

@@ -124,7 +124,7 @@ fn a_lone_fault_on_fresh_data_is_admitted() {
 fn what_needs_a_cluster_is_named_where_there_is_none() {
     let mut world = World::new();
     world.snapshot.cluster = None;
-    assert_eq!(world.admit(0), Ok(vec!["invalid", "zones_out_by_others", "unreachable_service"]));
+    assert_eq!(world.admit(0), Ok(vec!["unknown_zone", "zones_out_by_others", "unreachable_service"]));
 }
 
 #[test]

@@ -37,9 +37,9 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
     let expired = isolation.restore_requested_at.is_none()
         && (isolation.expired(now) && (ended || isolation.returning_since.is_some()));
     let expired = if expired {
-        ("True", "Expired", format!("it expired at {}; it acts again once its spec changes", isolation.spec.expires_at))
+        ("True", "Expired", format!("it expired at {}; it acts again once its spec changes", isolation.expires_at()))
     } else {
-        ("False", "NotYet", format!("it expires at {}", isolation.spec.expires_at))
+        ("False", "NotYet", format!("it expires at {}", isolation.expires_at()))
     };
     let ready = summary(isolation, &why, &stuck, &admitted_reason, ended, out);
     let all = [
@@ -78,7 +78,7 @@ fn summary(
         return ("False", admitted_reason.to_owned(), why.to_owned());
     }
     if out {
-        let until = isolation.spec.expires_at;
+        let until = isolation.expires_at();
         return ("True", "Isolated".to_owned(), format!("out of rotation until {until}: {}", isolation.spec.reason));
     }
     if isolation.returning_since.is_some() {
@@ -96,7 +96,7 @@ fn condition(
     now: Timestamp,
 ) -> Condition {
     let unchanged = before.iter().find(|condition| condition.type_ == type_ && condition.status == status);
-    let since = unchanged.map_or_else(|| super::kubernetes_store::time(now), |c| c.last_transition_time.clone());
+    let since = unchanged.map_or_else(|| super::convert::time(now), |c| c.last_transition_time.clone());
     let message = message.chars().take(2_048).collect();
     Condition {
         type_: type_.to_owned(),

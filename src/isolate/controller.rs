@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::execute::{Admit, Executor};
 use super::resource::ZoneIsolation;
 use super::steps::Look;
-use super::sweep::sweep;
+use super::sweep::Sweeper;
 use crate::domain::isolation::OperatorHold;
 use crate::domain::{Assessment, Gap, HoldReason, Isolation, Request, Sight, Snapshot, Zone};
 use crate::guard::{self, Situation};
@@ -25,8 +25,9 @@ const BUSY_TURN: Duration = Duration::from_secs(1);
 const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Between two looks for marks that no isolation accounts for.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
-/// Changes of the cluster that come together are looked at together.
+/// Changes of the cluster that come together are looked at together, and not more often than that.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+const DISTURBED_EVERY: Duration = Duration::from_secs(1);
 
 /// What the controller runs on.
 pub struct Controller {
@@ -52,7 +53,7 @@ impl Controller {
         let admit = admission(self.guard.clone(), Arc::clone(&self.look), self.sights.clone());
         let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit);
         let mut turned_at: Option<Instant> = None;
-        let mut disturbed_at: Option<Instant> = None;
+        let (mut disturbed_at, mut looked_at): (Option<Instant>, Option<Instant>) = (None, None);
         let mut trouble = Trouble::default();
         let mut led = false;
         loop {
@@ -80,8 +81,11 @@ impl Controller {
                 continue;
             }
             led = true;
-            let disturbed = disturbed_at.is_some_and(|at| at.elapsed() >= DEBOUNCE) && executor.any_active();
+            let due = disturbed_at.is_some_and(|at| at.elapsed() >= DEBOUNCE);
+            let rested = looked_at.is_none_or(|at| at.elapsed() >= DISTURBED_EVERY);
+            let disturbed = due && rested && executor.any_active();
             if disturbed {
+                looked_at = Some(Instant::now());
                 executor.disturb();
             }
             if disturbed || !executor.any_active() {
@@ -102,14 +106,14 @@ impl Controller {
         let (steps, store, audit) = (self.steps.clone(), Arc::clone(&self.store), Arc::clone(&self.audit));
         let (leads, now) = (Arc::clone(&self.leads), self.now);
         async move {
-            let mut trouble = Trouble::default();
+            let (mut sweeper, mut trouble) = (Sweeper::default(), Trouble::default());
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(SWEEP_EVERY) => {}
                     () = stop.cancelled() => break,
                 }
                 if leads() {
-                    let swept = sweep(&steps, store.as_ref(), audit.as_ref(), now()).await;
+                    let swept = sweeper.sweep(&steps, store.as_ref(), audit.as_ref(), now()).await;
                     trouble.note(swept.err().map(|error| error.to_string()));
                 }
             }

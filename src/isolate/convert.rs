@@ -1,6 +1,7 @@
 //! Between the custom resources and the domain. Pure.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::conditions::camel_case;
@@ -11,94 +12,94 @@ use super::resource::{
 use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold, Receipt, Residual, StepEntry};
 use crate::domain::{Admission, HoldReason, Isolation, Origin, ServiceId, Share, StepName, StepState, Zone};
 use crate::kubernetes::marks;
-use crate::ports::StoreError;
-
-/// What a `ZoneIsolation` stands for.
-pub(super) enum Object {
-    Episode(Isolation),
-    /// It has ended, and acts again once its spec changes.
-    Ended {
-        id: String,
-        isolation: Isolation,
-    },
-}
 
 pub(super) fn is_managed(object: &ZoneIsolation) -> bool {
     object.labels().get(marks::MANAGED_BY.0).is_some_and(|manager| manager == marks::MANAGED_BY.1)
 }
 
-fn moment(text: &str, what: &str, zone: &str) -> Result<Timestamp, StoreError> {
-    let invalid = |_| StoreError::Impossible(format!("ZoneIsolation {zone}: {what} is `{text}`, which is no moment"));
-    text.parse().map_err(invalid)
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
 }
 
-pub(super) fn isolation(object: &ZoneIsolation) -> Result<Object, StoreError> {
-    let name = object.name_any();
+fn seconds(time: Option<&Time>) -> Timestamp {
+    time.and_then(|time| Timestamp::from_second(time.0.as_second()).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The episode that an object stands for. Nothing in it is unreadable, so that one object can't keep others from being
+/// looked after: an end that can't be read is never reached, and bounded like any other; a state that can't is stuck.
+pub(super) fn isolation(object: &ZoneIsolation) -> Isolation {
     let generation = object.metadata.generation.unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let deleting = object.metadata.deletion_timestamp.as_ref();
-    let spec = spec(object)?;
-    let earlier_episode = status.restored_at.is_some() && status.observed_generation != Some(generation);
-    let ended = status.restored_at.is_some() && !earlier_episode && deleting.is_none();
-    if deleting.is_none() && earlier_episode {
-        let changed_at = spec_changed_at(object).unwrap_or(Timestamp::UNIX_EPOCH);
-        return Ok(Object::Episode(Isolation::new(episode_id(object, changed_at), spec, changed_at)));
+    let of_earlier_spec = status.observed_generation != Some(generation);
+    let fresh = status.restored_at.is_some() && of_earlier_spec && deleting.is_none();
+    let requested_at = match status.requested_at.as_deref().and_then(moment) {
+        Some(at) if !fresh => at,
+        Some(_) => spec_changed_at(object),
+        None => seconds(object.metadata.creation_timestamp.as_ref()),
+    };
+    let id = format!("{}/{requested_at}", object.uid().unwrap_or_default());
+    let mut isolation = Isolation::new(id, spec(object), requested_at);
+    (isolation.generation, isolation.edited) = (generation, of_earlier_spec);
+    if fresh {
+        return isolation;
     }
-    let created_at = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let created_at = Timestamp::from_second(created_at).unwrap_or(Timestamp::UNIX_EPOCH);
-    let read = |text: &Option<String>, what| text.as_deref().map(|text| moment(text, what, &name)).transpose();
-    let requested_at = read(&status.requested_at, "status.requestedAt")?.unwrap_or(created_at);
-    let mut isolation = Isolation::new(episode_id(object, requested_at), spec, requested_at);
-    isolation.restore_requested_at =
-        deleting.map(|time| Timestamp::from_second(time.0.as_second()).unwrap_or(Timestamp::UNIX_EPOCH));
-    isolation.admission = match (read(&status.admitted_at, "status.admittedAt")?, &status.refused_by) {
+    let read = |text: &Option<String>| text.as_deref().and_then(moment);
+    isolation.restore_requested_at = deleting.map(|time| seconds(Some(time)));
+    isolation.admission = match (read(&status.admitted_at), &status.refused_by) {
         (Some(at), _) => Admission::Admitted(at),
         (None, Some(_)) => Admission::Refused(refusal(&status)),
         (None, None) => Admission::Pending,
     };
-    for step in &status.steps {
-        isolation.steps.insert(StepName::new(step.name.clone()), entry(step, &name)?);
-    }
-    isolation.isolated_at = read(&status.isolated_at, "status.isolatedAt")?;
-    isolation.returning_since = read(&status.returning_since, "status.returningSince")?;
-    let effect = status.effect.as_ref().map(|effect| self::effect(effect, &name)).transpose()?;
+    isolation.steps = status.steps.iter().map(|step| (StepName::new(step.name.clone()), entry(step))).collect();
+    isolation.isolated_at = read(&status.isolated_at);
+    isolation.returning_since = read(&status.returning_since);
     // An earlier episode of the same object has left its own.
-    isolation.effect = effect.filter(|effect| effect.measured_at >= requested_at);
-    if ended {
-        isolation.restored_at = read(&status.restored_at, "status.restoredAt")?;
-        isolation.remains = true;
-        return Ok(Object::Ended { id: isolation.id.clone(), isolation });
+    isolation.effect = status.effect.as_ref().and_then(effect).filter(|effect| effect.measured_at >= requested_at);
+    if deleting.is_none() {
+        isolation.restored_at = read(&status.restored_at);
+        isolation.remains = isolation.restored_at.is_some();
     }
-    Ok(Object::Episode(isolation))
+    isolation
 }
 
-/// An episode keeps its name while its spec is edited.
-fn episode_id(object: &ZoneIsolation, requested_at: Timestamp) -> String {
-    format!("{}/{requested_at}", object.uid().unwrap_or_default())
-}
-
-fn spec_changed_at(object: &ZoneIsolation) -> Option<Timestamp> {
+/// Of the newest write to anything but the status.
+fn spec_changed_at(object: &ZoneIsolation) -> Timestamp {
     let writes = object.managed_fields().iter().filter(|entry| entry.subresource.is_none());
-    let newest = writes.filter_map(|entry| entry.time.as_ref().map(|time| time.0.as_second())).max()?;
-    Timestamp::from_second(newest).ok()
+    writes.map(|entry| seconds(entry.time.as_ref())).max().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn spec(object: &ZoneIsolation) -> Result<IsolationSpec, StoreError> {
-    let (spec, zone) = (&object.spec, object.name_any());
-    Ok(IsolationSpec {
-        origin: match spec.origin {
-            SpecOrigin::Detector => Origin::Detector,
-            SpecOrigin::Operator => Origin::Operator,
-        },
+fn spec(object: &ZoneIsolation) -> IsolationSpec {
+    let spec = &object.spec;
+    IsolationSpec {
+        zone: Zone::new(object.name_any()),
+        origin: spec.origin.into(),
         reason: spec.reason.clone(),
         evidence: spec.evidence.clone(),
-        expires_at: moment(&spec.expires_at, "spec.expiresAt", &zone)?,
+        expires_at: moment(&spec.expires_at).unwrap_or(Timestamp::MAX),
         share: Share::percent(spec.share_percent),
         only: spec.steps.iter().map(StepName::new).collect(),
         overrides: spec.overrides.iter().map(|name| name.to_lowercase().replace('-', "_")).collect(),
         approved: spec.approved,
-        zone: Zone::new(zone),
-    })
+    }
+}
+
+impl From<SpecOrigin> for Origin {
+    fn from(origin: SpecOrigin) -> Self {
+        match origin {
+            SpecOrigin::Detector => Self::Detector,
+            SpecOrigin::Operator => Self::Operator,
+        }
+    }
+}
+
+impl From<Origin> for SpecOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Detector => Self::Detector,
+            Origin::Operator => Self::Operator,
+        }
+    }
 }
 
 /// Of a refusal only its kind and its sentence are kept.
@@ -112,8 +113,9 @@ fn refusal(status: &ZoneIsolationStatus) -> HoldReason {
     }
 }
 
-fn entry(step: &StepStatus, zone: &str) -> Result<StepEntry, StoreError> {
+fn entry(step: &StepStatus) -> StepEntry {
     let share = Share::percent(step.share_percent.unwrap_or_default());
+    let mut last_error = step.last_error.clone();
     let state = match step.state.as_str() {
         "Pending" => StepState::Pending,
         "Captured" => StepState::Captured,
@@ -122,20 +124,20 @@ fn entry(step: &StepStatus, zone: &str) -> Result<StepEntry, StoreError> {
         "Undone" => StepState::Undone,
         "Stuck" => StepState::Stuck,
         other => {
-            let why = format!("ZoneIsolation {zone}: the step {} is `{other}`, which is no state", step.name);
-            return Err(StoreError::Impossible(why));
+            last_error = Some(format!("the ledger says `{other}`, which is no state"));
+            StepState::Stuck
         }
     };
-    let retry_at = step.retry_at.as_deref().map(|text| moment(text, "a step's retryAt", zone)).transpose()?;
-    let receipt = step.receipt.clone().map(Receipt);
-    Ok(StepEntry { state, receipt, failures: step.failures, retry_at, last_error: step.last_error.clone() })
+    let retry_at = step.retry_at.as_deref().and_then(moment);
+    StepEntry { state, receipt: step.receipt.clone().map(Receipt), failures: step.failures, retry_at, last_error }
 }
 
-pub(super) fn ledger(
-    isolation: &Isolation,
-    generation: Option<i64>,
-    conditions: Vec<Condition>,
-) -> ZoneIsolationStatus {
+/// As conditions write a moment.
+pub(super) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub(super) fn ledger(isolation: &Isolation, conditions: Vec<Condition>) -> ZoneIsolationStatus {
     let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let steps = isolation.steps.iter().map(|(name, entry)| StepStatus {
         name: name.as_str().to_owned(),
@@ -150,7 +152,7 @@ pub(super) fn ledger(
         last_error: entry.last_error.clone(),
     });
     ZoneIsolationStatus {
-        observed_generation: generation,
+        observed_generation: Some(isolation.generation),
         requested_at: text(Some(isolation.requested_at)),
         admitted_at: text(isolation.admitted_at()),
         isolated_at: text(isolation.isolated_at),
@@ -169,10 +171,7 @@ pub(super) fn ledger(
 /// The object of a new isolation by zoneward's own hand, or by its command line.
 pub fn object(spec: &IsolationSpec) -> ZoneIsolation {
     let resource = ZoneIsolationSpec {
-        origin: match spec.origin {
-            Origin::Detector => SpecOrigin::Detector,
-            Origin::Operator => SpecOrigin::Operator,
-        },
+        origin: spec.origin.into(),
         reason: spec.reason.chars().take(2048).collect(),
         evidence: spec.evidence.iter().take(64).cloned().collect(),
         expires_at: spec.expires_at.to_string(),
@@ -183,6 +182,10 @@ pub fn object(spec: &IsolationSpec) -> ZoneIsolation {
     };
     let mut object = ZoneIsolation::new(spec.zone.as_str(), resource);
     object.labels_mut().insert(marks::MANAGED_BY.0.to_owned(), marks::MANAGED_BY.1.to_owned());
+    if spec.origin == Origin::Detector {
+        // So that one that a person declines by deleting it is seen to be declined.
+        object.finalizers_mut().push(marks::FINALIZER.to_owned());
+    }
     object
 }
 
@@ -205,15 +208,15 @@ pub(super) fn effect_status(effect: &Effect) -> EffectStatus {
     }
 }
 
-fn effect(status: &EffectStatus, zone: &str) -> Result<Effect, StoreError> {
+fn effect(status: &EffectStatus) -> Option<Effect> {
     let residual = |residual: &ResidualStatus| {
         let service: ServiceId = residual.service.parse().ok()?;
         Some(Residual { service, rps: residual.milli_requests_per_second as f64 / 1_000.0, why: residual.why.clone() })
     };
-    Ok(Effect {
+    Some(Effect {
         before_rps: status.before_milli_requests_per_second as f64 / 1_000.0,
         after_rps: status.after_milli_requests_per_second as f64 / 1_000.0,
-        measured_at: moment(&status.measured_at, "status.effect.measuredAt", zone)?,
+        measured_at: moment(&status.measured_at)?,
         shown_after_s: status.shown_after_seconds,
         residual: status.residual.iter().filter_map(residual).collect(),
     })
@@ -223,10 +226,7 @@ fn effect(status: &EffectStatus, zone: &str) -> Result<Effect, StoreError> {
 pub(super) fn episode(isolation: &Isolation) -> Option<Episode> {
     Some(Episode {
         id: isolation.id.clone(),
-        origin: match isolation.spec.origin {
-            Origin::Detector => SpecOrigin::Detector,
-            Origin::Operator => SpecOrigin::Operator,
-        },
+        origin: isolation.spec.origin.into(),
         reason: isolation.spec.reason.chars().take(512).collect(),
         requested_at: isolation.requested_at.to_string(),
         admitted_at: isolation.admitted_at()?.to_string(),
@@ -237,35 +237,175 @@ pub(super) fn episode(isolation: &Isolation) -> Option<Episode> {
 pub(super) fn past(zone: &resource::Zone) -> Vec<Isolation> {
     let name = zone.name_any();
     let isolation = |episode: &Episode| {
-        let read = |text: &str| text.parse::<Timestamp>().ok();
         let spec = IsolationSpec {
             zone: Zone::new(name.clone()),
-            origin: match episode.origin {
-                SpecOrigin::Detector => Origin::Detector,
-                SpecOrigin::Operator => Origin::Operator,
-            },
+            origin: episode.origin.into(),
             reason: episode.reason.clone(),
             evidence: Vec::new(),
-            expires_at: read(&episode.restored_at)?,
+            expires_at: moment(&episode.restored_at)?,
             share: Share::NONE,
             only: Default::default(),
             overrides: Default::default(),
             approved: true,
         };
-        let mut isolation = Isolation::new(episode.id.clone(), spec, read(&episode.requested_at)?);
-        isolation.admission = Admission::Admitted(read(&episode.admitted_at)?);
-        isolation.restored_at = read(&episode.restored_at);
+        let mut isolation = Isolation::new(episode.id.clone(), spec, moment(&episode.requested_at)?);
+        isolation.admission = Admission::Admitted(moment(&episode.admitted_at)?);
+        isolation.restored_at = moment(&episode.restored_at);
         Some(isolation)
     };
     zone.status.iter().flat_map(|status| &status.episodes).filter_map(isolation).collect()
 }
 
 pub(super) fn hold(zone: &resource::Zone) -> Option<OperatorHold> {
-    let created = zone.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     if let Some(why) = &zone.spec.hold {
-        let since = Timestamp::from_second(created).unwrap_or(Timestamp::UNIX_EPOCH);
+        let since = seconds(zone.metadata.creation_timestamp.as_ref());
         return Some(OperatorHold { since, why: why.clone(), until_healthy: false });
     }
     let hold = zone.status.as_ref()?.operator_hold.as_ref()?;
-    Some(OperatorHold { since: hold.since.parse().ok()?, why: hold.why.clone(), until_healthy: true })
+    Some(OperatorHold { since: moment(&hold.since)?, why: hold.why.clone(), until_healthy: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+    use super::*;
+    use crate::isolate::conditions::conditions;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn time_of(text: &str) -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(at(text).as_second()).unwrap())
+    }
+
+    /// Asked for at noon by a person, with a ledger in the middle of things.
+    fn under_way() -> Isolation {
+        let spec = IsolationSpec {
+            zone: Zone::new("zone-b"),
+            origin: Origin::Operator,
+            reason: "disks".into(),
+            evidence: vec!["what was seen".into()],
+            expires_at: at("2026-01-01T14:00:00Z"),
+            share: Share::percent(5),
+            only: [StepName::new("mesh"), StepName::new("dns")].into(),
+            overrides: ["cooling_down".to_owned()].into(),
+            approved: true,
+        };
+        let mut isolation = Isolation::new("u-1/2026-01-01T12:00:00Z".into(), spec, at("2026-01-01T12:00:00Z"));
+        isolation.generation = 1;
+        isolation.admission = Admission::Admitted(at("2026-01-01T12:00:01.5Z"));
+        let applied = StepEntry { state: StepState::Applied { share: Share::percent(5) }, ..StepEntry::default() };
+        let receipt = Some(Receipt([("api.example.org. 192.0.2.2".to_owned(), "60".to_owned())].into()));
+        let stuck = StepEntry { state: StepState::Stuck, receipt, failures: 6, ..StepEntry::default() };
+        isolation.steps = [(StepName::new("mesh"), applied), (StepName::new("dns"), stuck)].into();
+        isolation
+    }
+
+    fn stored(isolation: &Isolation) -> ZoneIsolation {
+        let mut object = object(&isolation.spec);
+        object.metadata.uid = Some("u-1".into());
+        object.metadata.generation = Some(isolation.generation);
+        object.metadata.creation_timestamp = Some(time_of("2026-01-01T12:00:00Z"));
+        object.status = Some(ledger(isolation, conditions(isolation, &[], at("2026-01-01T12:00:02Z"))));
+        object
+    }
+
+    fn edit_at(object: &mut ZoneIsolation, text: &str) {
+        object.metadata.generation = Some(2);
+        let write = ManagedFieldsEntry { time: Some(time_of(text)), ..Default::default() };
+        object.metadata.managed_fields = Some(vec![write]);
+    }
+
+    #[test]
+    fn an_isolation_is_read_back_as_it_was_written() {
+        let expected = under_way();
+        assert_eq!(isolation(&stored(&expected)), expected);
+    }
+
+    #[test]
+    fn an_episode_keeps_its_name_and_its_ledger_while_its_spec_is_edited() {
+        let mut object = stored(&under_way());
+        edit_at(&mut object, "2026-01-01T12:30:00Z");
+        let read = isolation(&object);
+        assert_eq!((read.id.as_str(), read.generation, read.edited), ("u-1/2026-01-01T12:00:00Z", 2, true));
+        assert_eq!(read.steps, under_way().steps);
+    }
+
+    #[test]
+    fn one_that_has_ended_remains_until_its_spec_changes_and_then_begins_anew() {
+        let mut ended = under_way();
+        ended.restored_at = Some(at("2026-01-01T14:00:05Z"));
+        let mut object = stored(&ended);
+        let read = isolation(&object);
+        assert!(read.remains && !read.active());
+        edit_at(&mut object, "2026-01-01T15:00:00Z");
+        let read = isolation(&object);
+        assert!(read.active() && !read.remains && read.steps.is_empty());
+        assert_eq!((read.id.as_str(), read.admission), ("u-1/2026-01-01T15:00:00Z", Admission::Pending));
+    }
+
+    #[test]
+    fn one_that_is_deleted_after_its_end_is_finished_again_and_let_go() {
+        let mut ended = under_way();
+        ended.restored_at = Some(at("2026-01-01T14:00:05Z"));
+        let mut object = stored(&ended);
+        object.metadata.deletion_timestamp = Some(time_of("2026-01-01T16:00:00Z"));
+        let read = isolation(&object);
+        assert!(read.active() && read.returning(at("2026-01-01T16:00:00Z")));
+    }
+
+    #[test]
+    fn the_effect_of_an_earlier_episode_is_not_this_ones() {
+        let mut object = stored(&under_way());
+        let effect = |text: &str| EffectStatus {
+            before_milli_requests_per_second: 90_000,
+            after_milli_requests_per_second: 0,
+            measured_at: text.into(),
+            shown_after_seconds: Some(5),
+            residual: Vec::new(),
+        };
+        object.status.as_mut().unwrap().effect = Some(effect("2026-01-01T11:00:00Z"));
+        assert_eq!(isolation(&object).effect, None);
+        object.status.as_mut().unwrap().effect = Some(effect("2026-01-01T12:01:00Z"));
+        assert!(isolation(&object).effect.unwrap().shown());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_stuck_or_bounded_and_stops_nothing() {
+        let mut object = stored(&under_way());
+        object.spec.expires_at = "9999-12-31T23:59:59Z".into();
+        object.status.as_mut().unwrap().steps[0].state = "Teleported".into();
+        let read = isolation(&object);
+        let entry = &read.steps[&StepName::new("dns")];
+        assert_eq!(entry.state, StepState::Stuck);
+        assert!(entry.last_error.as_ref().unwrap().contains("Teleported"));
+        assert_eq!(read.expires_at(), at("2026-01-04T12:00:01.5Z"), "three days after it began");
+    }
+
+    #[test]
+    fn conditions_say_what_the_ledger_says_and_keep_their_time_while_it_does() {
+        let mut isolation = under_way();
+        let said = |isolation: &Isolation, before: &[Condition], now: &str| conditions(isolation, before, at(now));
+        let of = |all: &[Condition], type_: &str| {
+            let found = all.iter().find(|condition| condition.type_ == type_).unwrap();
+            (found.status.clone(), found.reason.clone())
+        };
+        let first = said(&isolation, &[], "2026-01-01T12:00:02Z");
+        assert_eq!(of(&first, "Stalled"), ("True".into(), "StepStuck".into()));
+        assert_eq!(of(&first, "Ready"), ("False".into(), "StepStuck".into()));
+        for entry in isolation.steps.values_mut() {
+            *entry = StepEntry { state: StepState::Confirmed { share: Share::percent(5) }, ..StepEntry::default() };
+        }
+        isolation.isolated_at = Some(at("2026-01-01T12:00:05Z"));
+        let second = said(&isolation, &first, "2026-01-01T12:00:06Z");
+        assert_eq!(of(&second, "Ready"), ("True".into(), "Isolated".into()));
+        let times = |all: &[Condition]| all.iter().map(|c| c.last_transition_time.clone()).collect::<Vec<_>>();
+        assert_eq!(times(&second)[0], times(&first)[0], "Admitted has not changed");
+        assert_eq!(times(&second)[4], "2026-01-01T12:00:06Z", "Ready has");
+        isolation.admission = Admission::Refused(HoldReason::NotApproved);
+        isolation.isolated_at = None;
+        assert_eq!(of(&said(&isolation, &[], "2026-01-01T12:01:00Z"), "Admitted").1, "NotApproved");
+    }
 }

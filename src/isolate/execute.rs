@@ -43,6 +43,8 @@ pub struct Done {
     episode: String,
     step: StepName,
     event: StepEvent,
+    /// Whether the verb before it failed.
+    after_failure: bool,
 }
 
 /// Runs the steps of every isolation.
@@ -89,7 +91,8 @@ impl Executor {
 
     /// Something changed that steps look at: they look at once.
     pub fn disturb(&mut self) {
-        self.kept_at.clear();
+        let follow = |name: &StepName| self.steps.iter().any(|step| step.name() == *name && step.follows_cluster());
+        self.kept_at.retain(|(_, name), _| !follow(name));
     }
 
     /// Forgets the verbs that run: another replica acts from now on.
@@ -127,27 +130,27 @@ impl Executor {
         self.busy.remove(&key);
         if done.event == StepEvent::Kept {
             self.kept_at.insert(key.clone(), now);
+            if !done.after_failure {
+                return Ok(());
+            }
         }
         let isolations = self.store.list().await?;
         let Some(mut isolation) = isolations.iter().find(|i| i.id == key.0 && i.active()).cloned() else {
             return Ok(());
         };
-        let mut trouble = Trouble::new(isolation.returning(now));
+        let mut unrecorded = Unrecorded::new(isolation.returning(now));
         let entry = isolation.steps.entry(key.1.clone()).or_default();
-        if done.event == StepEvent::Kept && entry.failures == 0 {
-            return Ok(());
-        }
         let before = entry.clone();
         entry.record(done.event, now)?;
         let (state, error) = (entry.state, entry.last_error.clone());
         let worth_a_record = state != before.state || (error.is_some() && before.last_error != error);
         if worth_a_record {
             let change = StepRecord { name: key.1, state, error };
-            trouble.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
+            unrecorded.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
         }
         self.store.save(&isolation).await?;
         let advanced = self.advance(&mut isolation, &isolations, now).await;
-        trouble.end().and(advanced)
+        unrecorded.end().and(advanced)
     }
 
     /// Runs until nothing is due, for worlds in which verbs take no time. What can't be put on record stops nothing that
@@ -172,9 +175,13 @@ impl Executor {
             return Ok(());
         }
         let returning = isolation.returning(now);
-        let mut trouble = Trouble::new(returning);
+        let mut unrecorded = Unrecorded::new(returning);
         if returning && isolation.returning_since.is_none() {
-            self.begin_return(isolation, &mut trouble, now).await?;
+            self.begin_return(isolation, &mut unrecorded, now).await?;
+        }
+        if isolation.edited {
+            self.store.save(isolation).await?;
+            isolation.edited = false;
         }
         let wanted = if returning { Share::FULL } else { isolation.spec.share };
         let steps = self.wanted_steps(isolation);
@@ -185,11 +192,11 @@ impl Executor {
             self.start(step, isolation, wanted, now);
         }
         for change in orphans(isolation, &self.steps) {
-            trouble.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
+            unrecorded.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
             self.store.save(isolation).await?;
         }
-        self.finish(isolation, returning, &mut trouble, now).await?;
-        trouble.end()
+        self.finish(isolation, (&steps, returning), &mut unrecorded, now).await?;
+        unrecorded.end()
     }
 
     fn wanted_steps(&self, isolation: &Isolation) -> Vec<Arc<dyn IsolationStep>> {
@@ -212,6 +219,9 @@ impl Executor {
             isolation.restored_at = Some(now);
             let message = format!("{zone} was not isolated: {}", words::why_never_begun(isolation));
             self.audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
+            if let Some(since) = isolation.restore_requested_at.filter(|_| isolation.spec.origin == Origin::Detector) {
+                self.hold(&zone, since, "its isolation was declined").await?;
+            }
             self.store.save(isolation).await?;
             return Ok(false);
         }
@@ -240,7 +250,7 @@ impl Executor {
         }
         isolation.admission = Admission::Refused(refusal);
         isolation.restored_at = closed.then_some(now);
-        if closed || !known {
+        if closed || !known || isolation.edited {
             self.store.save(isolation).await?;
         }
         Ok(false)
@@ -265,10 +275,15 @@ impl Executor {
         Ok((self.admit)(isolation, all, &holds, now))
     }
 
+    async fn hold(&mut self, zone: &Zone, since: Timestamp, why: &str) -> Result<(), AdvanceError> {
+        let why = format!("{why}, and is not done again for the same fault");
+        Ok(self.store.hold(zone, OperatorHold { since, why, until_healthy: true }).await?)
+    }
+
     async fn begin_return(
         &mut self,
         isolation: &mut Isolation,
-        trouble: &mut Trouble,
+        unrecorded: &mut Unrecorded,
         now: Timestamp,
     ) -> Result<(), AdvanceError> {
         let zone = isolation.zone().clone();
@@ -277,10 +292,9 @@ impl Executor {
         let message = format!("{zone} {verb} given back, {}", words::why_returning(isolation));
         let mut record = Record::new(now, Event::Restore, message).zone(&zone);
         record.rehearsal = rehearsal;
-        let recorded = trouble.take(self.audit.append(record).await)?;
+        let recorded = unrecorded.take(self.audit.append(record).await)?;
         if let Some(since) = isolation.restore_requested_at {
-            let why = "it was given back by hand, and is not isolated again for the same fault".to_owned();
-            self.store.hold(&zone, OperatorHold { since, why, until_healthy: true }).await?;
+            self.hold(&zone, since, "it was given back by hand").await?;
         }
         isolation.returning_since = recorded.then_some(now);
         Ok(self.store.save(isolation).await?)
@@ -290,7 +304,7 @@ impl Executor {
     fn start(&mut self, step: &Arc<dyn IsolationStep>, isolation: &Isolation, wanted: Share, now: Timestamp) {
         let key = (isolation.id.clone(), step.name());
         let Some(entry) = isolation.steps.get(&key.1) else { return };
-        let next = plan::next(entry, wanted, now);
+        let next = plan::next(entry, step.granularity().of_share(wanted), now);
         let kept = self.kept_at.get(&key).is_some_and(|at| now.duration_since(*at) < KEEP_EVERY);
         let due = match next {
             Next::Nothing => false,
@@ -301,6 +315,7 @@ impl Executor {
             return;
         }
         let (step, receipt) = (Arc::clone(step), entry.receipt.clone().unwrap_or_default());
+        let after_failure = entry.failures > 0;
         let zone = isolation.zone().clone();
         self.running.push(Box::pin(async move {
             let verb = async {
@@ -316,7 +331,7 @@ impl Executor {
             };
             let late = || StepError::soon(format!("it took more than {} s", LONGEST_VERB.as_secs()));
             let event = tokio::time::timeout(LONGEST_VERB, verb).await.unwrap_or_else(|_| Err(late()));
-            Done { episode: key.0, step: key.1, event: event.unwrap_or_else(StepEvent::Failed) }
+            Done { episode: key.0, step: key.1, event: event.unwrap_or_else(StepEvent::Failed), after_failure }
         }));
     }
 
@@ -325,18 +340,21 @@ impl Executor {
     async fn finish(
         &mut self,
         isolation: &mut Isolation,
-        returning: bool,
-        trouble: &mut Trouble,
+        (steps, returning): (&[Arc<dyn IsolationStep>], bool),
+        unrecorded: &mut Unrecorded,
         now: Timestamp,
     ) -> Result<(), AdvanceError> {
-        let all = |state: StepState| isolation.steps.values().all(|entry| entry.state == state);
+        let undone = |entry: &StepEntry| entry.state == StepState::Undone;
+        let confirmed = |step: &Arc<dyn IsolationStep>| {
+            let share = step.granularity().of_share(isolation.spec.share);
+            isolation.steps.get(&step.name()).is_some_and(|entry| entry.state == StepState::Confirmed { share })
+        };
         let count = isolation.steps.len();
         let zone = isolation.zone().clone();
-        let share = isolation.spec.share;
-        let (event, message) = if returning && all(StepState::Undone) {
+        let (event, message) = if returning && isolation.steps.values().all(undone) {
             isolation.restored_at = Some(now);
             (Event::Restored, format!("{zone} is back in rotation: every step was undone"))
-        } else if !returning && isolation.isolated_at.is_none() && all(StepState::Confirmed { share }) {
+        } else if !returning && isolation.isolated_at.is_none() && steps.iter().all(confirmed) {
             isolation.isolated_at = Some(now);
             let took = now.duration_since(isolation.requested_at).as_secs();
             (Event::Isolated, format!("{zone} is out of rotation: {count} steps confirmed within {took} s"))
@@ -344,7 +362,7 @@ impl Executor {
             return Ok(());
         };
         if count > 0 {
-            trouble.take(self.audit.append(Record::new(now, event, message).zone(&zone)).await)?;
+            unrecorded.take(self.audit.append(Record::new(now, event, message).zone(&zone)).await)?;
         }
         Ok(self.store.save(isolation).await?)
     }
@@ -352,12 +370,12 @@ impl Executor {
 
 /// What could not be put on record. Nothing is changed without a record; but a zone is given back all the same.
 #[derive(Debug)]
-struct Trouble {
+struct Unrecorded {
     returning: bool,
     failure: Option<AuditError>,
 }
 
-impl Trouble {
+impl Unrecorded {
     const fn new(returning: bool) -> Self {
         Self { returning, failure: None }
     }

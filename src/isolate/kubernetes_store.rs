@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::conditions;
-use super::convert::{self, Object};
+use super::convert::{self, time};
 use super::resource::{self, Episode, HoldStatus, ZoneIsolation};
 use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
@@ -53,11 +53,6 @@ fn gone_is_fine<T>(result: kube::Result<T>) -> Result<Option<T>, StoreError> {
 #[allow(clippy::disallowed_methods, reason = "an edge: conditions say when they changed")]
 fn clock() -> Timestamp {
     Timestamp::now()
-}
-
-/// As conditions write a moment.
-pub(super) fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 impl KubernetesStore {
@@ -151,7 +146,13 @@ impl KubernetesStore {
         Ok(())
     }
 
-    async fn delete(&self, object: &ZoneIsolation) -> Result<(), StoreError> {
+    /// Takes our finalizer off: what was done is undone.
+    pub async fn let_go(&self, object: &ZoneIsolation) -> Result<(), StoreError> {
+        self.set_finalizer(object, false).await
+    }
+
+    /// This very object, and no other of its name.
+    pub async fn delete(&self, object: &ZoneIsolation) -> Result<(), StoreError> {
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         gone_is_fine(bounded(self.isolations.delete(&object.name_any(), &params)).await)?;
@@ -200,7 +201,7 @@ impl KubernetesStore {
     async fn write_ledger(&self, isolation: &Isolation, object: &ZoneIsolation) -> Result<(), StoreError> {
         let before = object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
         let conditions = conditions::conditions(isolation, &before, clock());
-        let status = convert::ledger(isolation, object.metadata.generation, conditions);
+        let status = convert::ledger(isolation, conditions);
         self.apply_status(object, EXECUTOR, &json!(status)).await
     }
 }
@@ -210,14 +211,10 @@ impl IsolationStore for KubernetesStore {
     async fn list(&self) -> Result<Vec<Isolation>, StoreError> {
         let mut past: Vec<Isolation> = self.zone_objects().await?.iter().flat_map(convert::past).collect();
         for object in self.objects().await? {
-            match convert::isolation(&object)? {
-                Object::Episode(isolation) => past.push(isolation),
-                // Its end is in the zone's past already; what remains is the object.
-                Object::Ended { id, isolation } => {
-                    past.retain(|known| known.id != id);
-                    past.push(isolation);
-                }
-            }
+            let isolation = convert::isolation(&object);
+            // An end that is in the zone's past already: what remains is the object.
+            past.retain(|known| known.id != isolation.id);
+            past.push(isolation);
         }
         past.sort_by(|a, b| a.requested_at.cmp(&b.requested_at).then_with(|| a.id.cmp(&b.id)));
         Ok(past)
@@ -235,11 +232,13 @@ impl IsolationStore for KubernetesStore {
             let Some(known) = bounded(self.isolations.get_opt(spec.zone.as_str())).await.map_err(unavailable)? else {
                 continue;
             };
-            match convert::isolation(&known)? {
-                Object::Episode(_) => return Err(StoreError::AlreadyActive(spec.zone)),
-                Object::Ended { .. } if convert::is_managed(&known) => self.delete(&known).await?,
-                Object::Ended { .. } => return Err(StoreError::InTheWay(spec.zone)),
+            if !convert::isolation(&known).remains {
+                return Err(StoreError::AlreadyActive(spec.zone));
             }
+            if !convert::is_managed(&known) {
+                return Err(StoreError::InTheWay(spec.zone));
+            }
+            self.delete(&known).await?;
         }
         Err(StoreError::AlreadyActive(spec.zone))
     }

@@ -19,4 +19,4 @@ pub use execute::{Admit, AdvanceError, Executor};
 pub use kubernetes_store::KubernetesStore;
 pub use ledger::{IllegalTransition, StepEvent};
 pub use store::MemoryStore;
-pub use sweep::sweep;
+pub use sweep::{SweepError, Sweeper};

@@ -1,39 +1,78 @@
 //! Undoes what no isolation accounts for: its object was lost, or somebody took its finalizer off.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use thiserror::Error;
 
 use super::execute::AdvanceError;
-use crate::domain::{Event, Isolation, Receipt, Record, Share};
-use crate::ports::{AuditSink, IsolationStep, IsolationStore};
+use crate::domain::isolation::StepName;
+use crate::domain::{Event, Isolation, Receipt, Record, Share, Zone};
+use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 
-/// Looks for marks first and for isolations then: an isolation is saved before it marks anything, so a mark that none
-/// accounts for is left over. Returns how many steps had some. One that can't be looked at is looked at next time.
-pub async fn sweep(
-    steps: &[Arc<dyn IsolationStep>],
-    store: &dyn IsolationStore,
-    audit: &dyn AuditSink,
-    now: Timestamp,
-) -> Result<usize, AdvanceError> {
-    let mut swept = 0;
-    for step in steps {
-        let marked = step.marked().await.unwrap_or_default();
-        if marked.is_empty() {
-            continue;
-        }
-        let isolations: Vec<Isolation> = store.list().await?;
-        for zone in marked {
-            if isolations.iter().any(|isolation| isolation.holds_zone_out() && *isolation.zone() == zone) {
-                continue;
-            }
-            swept += 1;
-            let message =
-                format!("{zone}: no isolation accounts for the marks of the step {}: they are undone", step.name());
-            audit.append(Record::new(now, Event::Restore, message).zone(&zone)).await?;
-            // What fails is found again.
-            let _found_again = step.apply(&zone, &Receipt::default(), Share::FULL).await;
-        }
+#[derive(Debug, Error)]
+pub enum SweepError {
+    #[error("{step}: marks that no isolation accounts for can't be looked for, or undone: {error}")]
+    Step { step: StepName, error: StepError },
+    #[error(transparent)]
+    Advance(#[from] AdvanceError),
+}
+
+impl From<StoreError> for SweepError {
+    fn from(error: StoreError) -> Self {
+        Self::Advance(error.into())
     }
-    Ok(swept)
+}
+
+impl From<AuditError> for SweepError {
+    fn from(error: AuditError) -> Self {
+        Self::Advance(error.into())
+    }
+}
+
+/// Looks again and again, and puts each find on record once.
+#[derive(Default)]
+pub struct Sweeper {
+    found: BTreeSet<(StepName, Zone)>,
+}
+
+impl Sweeper {
+    /// Looks for marks first and for isolations then: an isolation is saved before it marks anything, so a mark that none
+    /// accounts for is left over. Returns how many steps had some. Every step is looked at; the first failure is told.
+    pub async fn sweep(
+        &mut self,
+        steps: &[Arc<dyn IsolationStep>],
+        store: &dyn IsolationStore,
+        audit: &dyn AuditSink,
+        now: Timestamp,
+    ) -> Result<usize, SweepError> {
+        let mut swept = 0;
+        let mut result = Ok(());
+        for step in steps {
+            let failed = |error| SweepError::Step { step: step.name(), error };
+            let marked = match step.marked().await {
+                Ok(marked) => marked,
+                Err(error) => {
+                    result = result.and(Err(failed(error)));
+                    continue;
+                }
+            };
+            let isolations: Vec<Isolation> = if marked.is_empty() { Vec::new() } else { store.list().await? };
+            let accounted = |zone: &Zone| isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
+            let left_over: Vec<Zone> = marked.into_iter().filter(|zone| !accounted(zone)).collect();
+            self.found.retain(|(name, zone)| *name != step.name() || left_over.contains(zone));
+            for zone in left_over {
+                swept += 1;
+                if self.found.insert((step.name(), zone.clone())) {
+                    let message =
+                        format!("{zone}: no isolation accounts for marks of the step {}: they go", step.name());
+                    audit.append(Record::new(now, Event::Restore, message).zone(&zone)).await?;
+                }
+                let undone = step.apply(&zone, &Receipt::default(), Share::FULL).await;
+                result = result.and(undone.map_err(failed));
+            }
+        }
+        result.map(|()| swept)
+    }
 }

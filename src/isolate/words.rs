@@ -11,7 +11,7 @@ pub(super) const fn why_returning(isolation: &Isolation) -> &'static str {
 }
 
 pub(super) const fn why_never_begun(isolation: &Isolation) -> &'static str {
-    if isolation.restore_requested_at.is_some() { "it was called back before it began" } else { "it has expired" }
+    if isolation.restore_requested_at.is_some() { "it was declined before it began" } else { "it has expired" }
 }
 
 pub(super) fn admitted(isolation: &Isolation) -> String {
@@ -25,7 +25,7 @@ pub(super) fn admitted(isolation: &Isolation) -> String {
         Origin::Detector => "a person approved",
         Origin::Operator => "a person asked",
     };
-    format!("{} is to be isolated until {}, as {who}{overrides}: {}", spec.zone, spec.expires_at, spec.reason)
+    format!("{} is to be isolated until {}, as {who}{overrides}: {}", spec.zone, isolation.expires_at(), spec.reason)
 }
 
 pub(super) fn step(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {

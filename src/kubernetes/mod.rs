@@ -3,6 +3,7 @@
 mod view;
 mod watch;
 
+pub use view::tainted;
 pub use watch::{ClusterWatch, notice, read};
 
 use std::time::Duration;

@@ -96,9 +96,15 @@ fn node(node: &core::Node) -> Node {
     Node {
         zone: node.labels().get(ZONE_LABEL).filter(|zone| !zone.is_empty()).map(Zone::new),
         available: ready && !cordoned && !taints.clone().any(|taint| taken_out(&taint.key)),
-        tainted: taints.clone().any(|taint| taint.key == marks::TAINT),
+        tainted: tainted(node),
         exempt: opt_out(&node.metadata) == Some("never"),
     }
+}
+
+/// For the isolation of which zone a node carries our taint.
+pub fn tainted(node: &core::Node) -> Option<Zone> {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.find(|taint| taint.key == marks::TAINT).map(|taint| Zone::new(taint.value.clone().unwrap_or_default()))
 }
 
 fn finished(pod: &core::Pod) -> bool {
@@ -171,4 +177,109 @@ fn exempt(pod: &core::Pod, services: &[&core::Service], settings: &Settings) -> 
             marks::OPT_OUT
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node_of(spec: Value, labels: &Value) -> Node {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        node(
+            &serde_json::from_value(
+                json!({"metadata": {"name": "n", "labels": labels}, "spec": spec, "status": {"conditions": ready}}),
+            )
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_node_is_available_unless_others_took_it_out() {
+        let zone = json!({"topology.kubernetes.io/zone": "zone-b"});
+        let tainted = |key: &str, value: &str| {
+            node_of(json!({"taints": [{"key": key, "value": value, "effect": "NoSchedule"}]}), &zone)
+        };
+        assert_eq!(node_of(json!({}), &zone).zone, Some(Zone::new("zone-b")));
+        assert!(node_of(json!({}), &json!({})).zone.is_none());
+        assert!(!node_of(json!({"unschedulable": true}), &zone).available, "cordoned");
+        assert!(!tainted("node.kubernetes.io/unreachable", "").available);
+        assert!(!tainted("karpenter.sh/disrupted", "").available);
+        assert!(tainted("dedicated", "gpu").available, "a taint that dedicates a node does not take it out");
+        let ours = tainted("zoneward.io/isolated", "zone-b");
+        assert!(ours.available && ours.tainted == Some(Zone::new("zone-b")), "ours does not count against the zone");
+    }
+
+    /// One pod in `zone-b`, behind one Service.
+    fn pod_of(pod: Value, service_annotations: Value, namespace_labels: Value) -> Pod {
+        let mut object: core::Pod = serde_json::from_value(pod).unwrap();
+        object.metadata.namespace.get_or_insert_with(|| "shop".to_owned());
+        object.metadata.name = Some("web-1".into());
+        object.metadata.labels.get_or_insert_default().insert("role".into(), "web".into());
+        object.spec.get_or_insert_default().node_name = Some("n".into());
+        let namespace = object.metadata.namespace.clone().unwrap();
+        let service = json!({"metadata": {"name": "web", "namespace": namespace, "annotations": service_annotations},
+            "spec": {"selector": {"role": "web"}, "clusterIP": "10.0.0.1"}});
+        let labels = json!({"topology.kubernetes.io/zone": "zone-b"});
+        let objects = Objects {
+            nodes: &[serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}})).unwrap()]
+                as &[core::Node],
+            pods: &[object],
+            services: &[serde_json::from_value(service).unwrap()] as &[core::Service],
+            namespaces: &[
+                serde_json::from_value(json!({"metadata": {"name": "shop", "labels": namespace_labels}})).unwrap()
+            ] as &[core::Namespace],
+        };
+        view(&objects, &Settings::default()).pods.into_values().next().unwrap()
+    }
+
+    fn exempt_as(pod: Value) -> String {
+        pod_of(pod, json!({}), json!({})).exempt.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_pod_is_of_its_nodes_zone_and_of_the_services_that_select_it() {
+        let pod = pod_of(json!({"metadata": {}}), json!({}), json!({}));
+        assert_eq!((pod.zone, pod.exempt), (Some(Zone::new("zone-b")), None));
+        assert_eq!(pod.services, [ServiceId::new("shop", "web")].into());
+        assert!(!pod.ready, "without an address and the condition it is no endpoint");
+    }
+
+    #[test]
+    fn what_its_owner_says_leaves_a_pod_alone() {
+        let never = json!({"zoneward.io/isolate": "never"});
+        assert!(exempt_as(json!({"metadata": {"annotations": never}})).starts_with("it says"));
+        assert!(exempt_as(json!({"metadata": {"labels": never}})).starts_with("it says"));
+        let by_service = pod_of(json!({"metadata": {}}), never.clone(), json!({}));
+        assert!(by_service.exempt.unwrap().contains("its Service web says"));
+        let by_namespace = pod_of(json!({"metadata": {}}), json!({}), never);
+        assert!(by_namespace.exempt.unwrap().contains("its Namespace says"));
+    }
+
+    #[test]
+    fn control_planes_monitoring_and_quorums_are_left_alone() {
+        assert!(exempt_as(json!({"metadata": {"namespace": "kube-system"}})).contains("the namespace kube-system"));
+        assert!(exempt_as(json!({"metadata": {"labels": {"app": "istiod"}}})).contains("the app istiod"));
+        assert!(
+            exempt_as(json!({"metadata": {"labels": {"app.kubernetes.io/name": "prometheus"}}})).contains("prometheus")
+        );
+        let owned = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "1"}]);
+        assert!(exempt_as(json!({"metadata": {"ownerReferences": owned}})).contains("a quorum"));
+        let allowed = json!({"metadata": {"ownerReferences": owned, "annotations": {"zoneward.io/isolate": "allow"}}});
+        assert_eq!(exempt_as(allowed), "");
+    }
+
+    #[test]
+    fn the_label_is_ours_by_its_value_and_for_the_zone_that_is_noted() {
+        let with = |value: &str, annotations: Value| {
+            let meta = json!({"metadata": {"labels": {"istio.io/draining": value}, "annotations": annotations}});
+            pod_of(meta, json!({}), json!({})).draining
+        };
+        let noted = json!({"zoneward.io/isolated-zone": "zone-x"});
+        assert_eq!(with("zoneward", noted), Draining::Ours(Zone::new("zone-x")));
+        assert_eq!(with("zoneward", json!({})), Draining::Ours(Zone::new("zone-b")), "without a note, its own");
+        assert_eq!(with("by-somebody", json!({})), Draining::Others);
+        assert_eq!(with("", json!({})), Draining::No);
+    }
 }

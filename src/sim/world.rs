@@ -184,7 +184,7 @@ impl World {
             let node = cluster::Node {
                 zone: Some(it.zone.clone()),
                 available,
-                tainted: it.taints.contains(MARK),
+                tainted: it.taints.contains(MARK).then(|| it.zone.clone()),
                 exempt: false,
             };
             view.nodes.insert(name.clone(), node);

@@ -98,7 +98,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert!(refused.contains("spec.expiresAt: Required value"), "{refused}");
     stage.apply_isolation("zone-x", Duration::from_secs(60), "");
     let no_such = eventually("a zone that is none is refused", SOON, || stage.condition("zone-x", "Admitted"));
-    assert_eq!((no_such.0.as_str(), no_such.1.as_str()), ("False", "Invalid"));
+    assert_eq!((no_such.0.as_str(), no_such.1.as_str()), ("False", "UnknownZone"));
     assert!(no_such.2.contains("no node is in a zone zone-x; there are zone-a, zone-b, zone-c"), "{no_such:?}");
     stage.cluster.kubectl(&["delete", "zoneisolation", "zone-x"]);
     stage.cluster.apply(
@@ -113,6 +113,18 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert!(step.2.contains("no step `teleport` is configured; there are mesh, dns, taint"), "{step:?}");
     stage.cluster.kubectl(&["delete", "zoneisolation", "zone-a", "zone-c"]);
 
+    // What the detector recommends can be declined, and then is not recommended again for the same fault.
+    let expires = Stage::in_future(Duration::from_secs(600));
+    stage.cluster.apply(&format!(
+        "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: zone-b, finalizers: [zoneward.io/undo]}}, \
+         spec: {{origin: Detector, approved: false, reason: 'a fault', expiresAt: '{expires}'}}}}"
+    ));
+    eventually("it waits", SOON, || stage.condition("zone-b", "Admitted").filter(|a| a.1 == "NotApproved"));
+    let told = stage.said(&["restore", "zone-b"]);
+    assert!(told.contains("was not isolated, and will not be"), "{told}");
+    let hold = stage.get(&["zones.zoneward.io", "zone-b"])["status"]["operatorHold"].to_string();
+    assert!(hold.contains("its isolation was declined"), "{hold}");
+
     // One that waits for approval, and takes one step at half the traffic.
     stage.apply_isolation("zone-b", Duration::from_secs(600), ", approved: false, steps: [mesh], sharePercent: 50");
     let waits = eventually("it waits for approval", SOON, || stage.condition("zone-b", "Admitted"));
@@ -126,6 +138,14 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
         format!(r#"{{"spec": {{"sharePercent": 0, "expiresAt": "{}"}}}}"#, Stage::in_future(Duration::from_secs(8)));
     stage.cluster.kubectl(&["patch", "zoneisolation", "zone-b", "--type=merge", "-p", &patch]);
     eventually("all pods are drained", SOON, || (stage.drained().len() == 2).then_some(()));
+    // An end that is too far away is none, and keeps nothing else from being looked after.
+    stage.cluster.apply(
+        "{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {name: zone-c}, \
+         spec: {reason: for ever, expiresAt: '9999-12-31T23:59:59Z', overrides: [stale_data]}}",
+    );
+    eventually("what would last for ever is refused", SOON, || {
+        stage.condition("zone-c", "Admitted").filter(|admitted| admitted.2.contains("72h is the most"))
+    });
     let expired = || stage.condition("zone-b", "Expired").filter(|expired| expired.0 == "True");
     eventually("it expires", SOON, || expired().filter(|_| stage.is_clean()));
     eventually("it ends", SOON, || stage.condition("zone-b", "Ready").filter(|ready| ready.1 == "Ended"));
@@ -180,11 +200,16 @@ fn marks_alone_suffice_to_give_everything_back() {
     stage.cluster.kubectl(&["patch", "zoneisolation", "zone-b", "--type=merge", "-p", take_off]);
     stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b"]);
     eventually("marks that nothing accounts for are undone", SOON, || stage.is_clean().then_some(()));
+    let journal = stage.path("one");
+    let told = stdout(&run(&["audit", "--directory", journal.to_str().unwrap()]));
+    assert!(told.contains("no isolation accounts for marks of the step dns"), "{told}");
     assert_eq!(stage.everything(), before);
 
     // The daemon is gone.
     stage.said(&isolate("zone-b"));
     drop(daemon);
+    let approved = stage.refused(&isolate("zone-b"));
+    assert!(approved.contains("there is a ZoneIsolation zone-b already"), "{approved}");
     let ignored = stage.refused(&["restore", "zone-b"]);
     assert!(ignored.contains("no daemon does it") && ignored.contains("zoneward restore --all"), "{ignored}");
     // Even the ledger is lost.
@@ -230,6 +255,41 @@ fn a_right_that_is_missing_is_named_and_stalls_one_step_alone() {
     stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-act", "--type=json", "-p", all]);
     eventually("mended, it goes on by itself", Duration::from_secs(90), || stage.is_out("zone-b").then_some(()));
 }
+
+#[test]
+fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
+    let stage = Stage::new();
+    // Reads work, writes to the ledger do not.
+    let statuses = r#"[{"op": "replace", "path": "/rules/3/resources", "value": ["zones/status"]}]"#;
+    stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-act", "--type=json", "-p", statuses]);
+    let right = std::fs::read_to_string(stage.bind.key_file()).unwrap();
+    let wrong = "d3Jvbmcgc2VjcmV0IG9mIHRoZSB0ZXN0cyEhISEhISE=";
+    std::fs::write(stage.bind.key_file(), wrong).unwrap();
+    let _daemon = stage.daemon("one");
+    stage.leads("one");
+    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    eventually("it is said", SOON, || {
+        let log = stage.log("one");
+        (log.contains("isolations are held as they are") && log.contains("cannot patch resource")).then_some(())
+    });
+    assert!(stage.is_clean(), "nothing is done that is not on record");
+    let statuses =
+        r#"[{"op": "replace", "path": "/rules/3/resources", "value": ["zoneisolations/status", "zones/status"]}]"#;
+    stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-act", "--type=json", "-p", statuses]);
+
+    let dns = || stage.get(&["zoneisolation", "zone-b"])["status"]["steps"].to_string();
+    eventually("the name server's refusal is told", SOON, || dns().contains("BADSIG").then_some(()));
+    assert_eq!((stage.drained().len(), stage.tainted().len(), stage.addresses().len()), (2, 2, 3));
+    std::fs::write(stage.bind.key_file(), &right).unwrap();
+    eventually("with the right key it goes on", Duration::from_secs(90), || stage.is_out("zone-b").then_some(()));
+    let everything = stage.log("one") + &dns() + &stage.get(&["events", "-n", "default"]).to_string();
+    for secret in [wrong, right.trim(), ACCOUNT_TOKEN] {
+        assert!(!everything.contains(secret), "no secret is shown");
+    }
+}
+
+/// The token of the daemon's account in its kubeconfig.
+const ACCOUNT_TOKEN: &str = "token: zoneward";
 
 /// As the daemon's account.
 fn check(stage: &Stage) -> Vec<Value> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
-use zoneward::isolate::{Executor, MemoryStore, sweep};
+use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 use zoneward::sim::{Scenario, World, steps};
 
@@ -144,6 +144,10 @@ impl IsolationStep for Saboteur {
 
     fn granularity(&self) -> Granularity {
         self.inner.granularity()
+    }
+
+    fn follows_cluster(&self) -> bool {
+        self.inner.follows_cluster()
     }
 
     async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError> {
@@ -408,7 +412,8 @@ async fn marks_that_no_isolation_accounts_for_are_undone_and_others_stay() {
     store.create(IsolationSpec { zone: isolated.clone(), ..wish() }, start()).await.unwrap();
     executor(&all, &store, &records).run_until_idle(start()).await.unwrap();
 
-    assert_eq!(sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 2);
+    let mut sweeper = Sweeper::default();
+    assert_eq!(sweeper.sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 2);
     let changed = |zone: &Zone| {
         let sights = world.lock().unwrap().sights(1);
         let sight = sights.iter().find(|sight| sight.zone == *zone).unwrap();
@@ -417,5 +422,5 @@ async fn marks_that_no_isolation_accounts_for_are_undone_and_others_stay() {
     assert_eq!((changed(&sick()), changed(&isolated)), ((false, false), (true, true)));
     let said = |r: &&Record| r.event == Event::Restore && r.zone == Some(sick());
     assert_eq!(records.kept.lock().unwrap().iter().filter(said).count(), 2, "it is on record");
-    assert_eq!(sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 0);
+    assert_eq!(sweeper.sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 0);
 }

@@ -178,10 +178,12 @@ impl Stage {
         lines.iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
     }
 
-    /// Whether the zone is out in every way, and no other in any.
+    /// Whether the zone is out in every way, and no other in any: two pods, two nodes, one address.
     pub fn is_out(&self, zone: &str) -> bool {
-        let out = |names: &[String]| !names.is_empty() && names.iter().all(|name| name.contains(zone));
-        out(&self.drained()) && out(&self.tainted()) && self.addresses().len() == 2
+        let of_zone = |kind: &str| vec![format!("{kind}{zone}-0"), format!("{kind}{zone}-1")];
+        let address = format!("192.0.2.{}", ZONES.iter().position(|it| *it == zone).unwrap() + 1);
+        let left: Vec<String> = (1..=3).map(|i| format!("192.0.2.{i}")).filter(|it| *it != address).collect();
+        self.drained() == of_zone("web-") && self.tainted() == of_zone("") && self.addresses() == left
     }
 
     pub fn is_clean(&self) -> bool {

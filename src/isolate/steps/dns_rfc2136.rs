@@ -192,8 +192,14 @@ impl IsolationStep for Rfc2136 {
     async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut zones = BTreeSet::new();
-        for (name, _) in self.names()? {
-            zones.extend(conversation.read(&name).await?.withdrawn_zones());
+        // Another's marks may stand beside ours: those of addresses that we know are ours.
+        for (name, record) in self.names()? {
+            let listing = conversation.read(&name).await?;
+            let ours = |zone: &Zone| {
+                let known = record.addresses_of(zone);
+                listing.withdrawn(zone).keys().any(|address| known.contains(address))
+            };
+            zones.extend(listing.withdrawn_zones().into_iter().filter(ours));
         }
         Ok(zones)
     }

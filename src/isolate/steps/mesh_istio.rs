@@ -51,8 +51,8 @@ impl Settings {
             let why = "0 would leave a service without any endpoint; at least 1";
             problems.push(("min_ready_elsewhere".to_owned(), why.to_owned()));
         }
-        if !(1..=1000).contains(&self.pods_per_second) {
-            problems.push(("pods_per_second".to_owned(), format!("{} is outside 1 to 1000", self.pods_per_second)));
+        if !(10..=1000).contains(&self.pods_per_second) {
+            problems.push(("pods_per_second".to_owned(), format!("{} is outside 10 to 1000", self.pods_per_second)));
         }
         problems
     }
@@ -86,14 +86,17 @@ impl MeshIstio {
         let api: Api<Pod> = Api::all(self.client.clone());
         let selector = format!("{}={}", marks::DRAINING_LABEL, marks::DRAINING_VALUE);
         let mut params = ListParams::default().labels(&selector).limit(PAGE);
+        // Without its annotation a pod is drained for the zone that it is in.
+        let view = (self.look)().ok();
+        let zone_of = |id: &PodId| view.as_ref()?.pods.get(id)?.zone.clone();
         let mut marked = Vec::new();
         loop {
             let page = bounded(api.list_metadata(&params)).await;
             let page = page.map_err(|error| step_error("pods can't be listed", &error))?;
-            marked.extend(page.items.iter().map(|pod: &PartialObjectMeta<Pod>| Marked {
-                id: PodId { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() },
-                uid: pod.uid().unwrap_or_default(),
-                zone: pod.annotations().get(marks::ZONE_ANNOTATION).map(Zone::new),
+            marked.extend(page.items.iter().map(|pod: &PartialObjectMeta<Pod>| {
+                let id = PodId { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
+                let zone = pod.annotations().get(marks::ZONE_ANNOTATION).map(Zone::new).or_else(|| zone_of(&id));
+                Marked { id, uid: pod.uid().unwrap_or_default(), zone }
             }));
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -173,6 +176,10 @@ impl IsolationStep for MeshIstio {
         Granularity::Pods
     }
 
+    fn follows_cluster(&self) -> bool {
+        true
+    }
+
     /// The label on each pod is its own record, so that newcomers are covered, and nothing outgrows the ledger.
     async fn capture(&self, _: &Zone) -> Result<Receipt, StepError> {
         Ok(Receipt::default())
@@ -203,12 +210,16 @@ impl IsolationStep for MeshIstio {
             };
         }
         let (plan, _) = self.plan(zone, share)?;
-        let missing = plan.drained.iter().filter(|id| !ours.iter().any(|pod| pod.id == **id)).count();
-        if missing == 0 {
-            Ok(())
-        } else {
-            Err(StepError::soon(format!("{missing} of {} pods do not carry the label yet", plan.drained.len())))
+        let labelled = |id: &PodId| ours.iter().any(|pod| pod.id == *id);
+        let missing = plan.drained.iter().filter(|id| !labelled(id)).count();
+        let surplus = plan.kept.keys().filter(|id| labelled(id)).count();
+        if missing + surplus == 0 {
+            return Ok(());
         }
+        let count = plan.drained.len();
+        Err(StepError::soon(format!(
+            "{missing} of {count} pods lack the label, and {surplus} carry it that should not"
+        )))
     }
     async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
         Ok(self.marked_pods().await?.into_iter().filter_map(|pod| pod.zone).collect())

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::Look;
 use crate::domain::Zone;
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
-use crate::kubernetes::{bounded, marks, status_code, step_error};
+use crate::kubernetes::{self, bounded, marks, status_code, step_error};
 use crate::ports::{IsolationStep, StepError};
 
 /// Nodes under way at once.
@@ -50,11 +50,7 @@ impl TaintNodes {
     async fn tainted(&self) -> Result<Vec<(String, Zone)>, StepError> {
         let list = bounded(self.nodes.list(&ListParams::default())).await;
         let nodes = list.map_err(|error| step_error("nodes can't be listed", &error))?;
-        let ours = |node: &Node| {
-            let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-            let taint = taints.find(|taint| taint.key == marks::TAINT)?;
-            Some((node.name_any(), Zone::new(taint.value.clone().unwrap_or_default())))
-        };
+        let ours = |node: &Node| Some((node.name_any(), kubernetes::tainted(node)?));
         Ok(nodes.items.iter().filter_map(ours).collect())
     }
 
@@ -93,12 +89,11 @@ impl TaintNodes {
         Err(StepError::soon(format!("node {name} is written by others all the time")))
     }
 
-    /// Nodes whose taint is not as wanted.
-    fn wrong(&self, zone: &Zone, tainted: bool) -> Result<Vec<String>, StepError> {
+    /// Nodes of the zone that lack the taint.
+    fn untainted(&self, zone: &Zone) -> Result<Vec<String>, StepError> {
         let view = (self.look)().map_err(StepError::soon)?;
-        let nodes = view.nodes.into_iter().filter(|(_, node)| node.zone.as_ref() == Some(zone));
-        let wrong = nodes.filter(|(_, node)| node.tainted != tainted && !(tainted && node.exempt));
-        Ok(wrong.map(|(name, _)| name).collect())
+        let nodes = view.nodes.into_iter().filter(|(_, node)| node.zone.as_ref() == Some(zone) && !node.exempt);
+        Ok(nodes.filter(|(_, node)| node.tainted.as_ref() != Some(zone)).map(|(name, _)| name).collect())
     }
 }
 
@@ -123,6 +118,10 @@ impl IsolationStep for TaintNodes {
         Granularity::AllOrNothing
     }
 
+    fn follows_cluster(&self) -> bool {
+        true
+    }
+
     /// The taint on each node is its own record, so that nodes that join later are covered.
     async fn capture(&self, _: &Zone) -> Result<Receipt, StepError> {
         Ok(Receipt::default())
@@ -133,7 +132,7 @@ impl IsolationStep for TaintNodes {
             self.sweep(Some(zone)).await?;
             return Ok(());
         }
-        self.patch_all(&self.wrong(zone, true)?, Some(zone)).await
+        self.patch_all(&self.untainted(zone)?, Some(zone)).await
     }
 
     /// Reads back from the API server itself.
