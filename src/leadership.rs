@@ -15,15 +15,17 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::kubernetes::{explain, status_code};
+use crate::kubernetes::{CALL_TIMEOUT, explain, status_code};
 
 const NAME: &str = "zoneward";
 /// A follower waits so long after the last renewal that it saw.
-const LEASE: Duration = Duration::from_secs(15);
-/// A leader stops so long after it sent its last renewal.
-const TRUST: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(30);
+/// A leader begins nothing so long after it sent its last renewal; what it began before ends within `CALL_TIMEOUT`.
+const TRUST: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(4);
+
+const _: () = assert!(TRUST.as_secs() + CALL_TIMEOUT.as_secs() < LEASE.as_secs());
 
 /// Whether this replica leads, as of now.
 #[derive(Debug, Clone)]
@@ -75,13 +77,13 @@ impl Candidate {
         }
         if *self.changed.borrow() {
             self.set(None);
-            let _left_to_expire = tokio::time::timeout(CALL_TIMEOUT, self.release()).await;
+            let _left_to_expire = tokio::time::timeout(RENEWAL_TIMEOUT, self.release()).await;
         }
     }
 
     async fn turn(&mut self) {
         let sent = Instant::now();
-        match tokio::time::timeout(CALL_TIMEOUT, self.try_to_hold()).await {
+        match tokio::time::timeout(RENEWAL_TIMEOUT, self.try_to_hold()).await {
             Ok(Ok(true)) => {
                 self.trouble = false;
                 self.set(Some(sent + TRUST));

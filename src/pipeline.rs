@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::decide;
 use crate::detect::{self, History, Pods};
@@ -19,6 +20,8 @@ use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
 const TRAFFIC_CYCLES: usize = 4;
 /// Cycles for which a gap must last to be worth a record.
 const GAP_CYCLES: u32 = 3;
+/// Cycles in a row in which a zone must be healthy for an operator's hold to end.
+const HEALED_CYCLES: u32 = 20;
 /// Rounds of a closer look in one cycle: each settles at least one suspect.
 const MOST_CLOSER_LOOKS: usize = 8;
 
@@ -50,9 +53,13 @@ fn gap_key(gap: &Gap) -> GapKey {
 struct Standing {
     suspect: bool,
     held_by: Option<String>,
+    /// Whether a wish to isolate it is on record, and not stored yet.
+    asked: bool,
     /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
     ineffective: bool,
+    /// Cycles in a row in which it was healthy, in rotation.
+    healthy_cycles: u32,
 }
 
 /// The state of one mesh under watch.
@@ -66,7 +73,7 @@ pub struct Pipeline {
     audit: Arc<dyn AuditSink>,
     /// Whether this replica is the one that acts.
     leads: bool,
-    sight: Option<Arc<Sight>>,
+    sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
 impl Pipeline {
@@ -78,7 +85,7 @@ impl Pipeline {
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
         let (standings, gaps) = (BTreeMap::new(), BTreeMap::new());
-        Self { settings, history, standings, gaps, store, audit, leads: true, sight: None }
+        Self { settings, history, standings, gaps, store, audit, leads: true, sight: Arc::default() }
     }
 
     pub const fn history(&self) -> &History {
@@ -86,8 +93,13 @@ impl Pipeline {
     }
 
     /// What the newest cycle saw, and what was made of it.
-    pub const fn sight(&self) -> Option<&Arc<Sight>> {
-        self.sight.as_ref()
+    pub fn sight(&self) -> Option<Arc<Sight>> {
+        self.sight.borrow().clone()
+    }
+
+    /// Lets somebody else see it too, before anything is made of it.
+    pub fn show_to(&mut self, others: Arc<watch::Sender<Option<Arc<Sight>>>>) {
+        self.sight = others;
     }
 
     /// Says whether this replica is the one that acts.
@@ -114,20 +126,26 @@ impl Pipeline {
         self.history.push(snapshot, &self.settings.detect);
         let assessment = self.judge(observer, snapshot, now).await;
         let sight = Arc::new(Sight { snapshot: snapshot.clone(), assessment });
-        self.sight = Some(Arc::clone(&sight));
+        self.sight.send_replace(Some(Arc::clone(&sight)));
         let isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
         self.note_gaps(&sight, &isolations).await?;
+        let mut stored = Ok(());
         for (zone, decision) in decide::decide(&sight.assessment, &isolations, &self.settings.decide) {
             let Some(finding) = sight.assessment.zones.get(&zone) else { continue };
             self.note_suspicion(&zone, finding, &decision, snapshot.time).await?;
             match decision {
                 Decision::Hold(reason) => self.hold(&zone, finding, reason, snapshot.time).await?,
-                Decision::Isolate(request) => self.isolate(request, &sight, finding, &holds, now).await?,
+                // What can't be stored of one zone keeps nothing back of the others.
+                Decision::Isolate(request) => match self.isolate(request, &sight, finding, &holds, now).await {
+                    Err(TickError::Store(error)) => stored = stored.and(Err(error)),
+                    other => other?,
+                },
             }
         }
         self.note_effect(snapshot, &isolations).await?;
-        self.end_holds(&sight, &holds).await
+        stored?;
+        self.end_holds(&sight, &isolations, &holds).await
     }
 
     /// Detects, looks closer at what is unsettled, and detects again.
@@ -249,6 +267,7 @@ impl Pipeline {
             HoldReason::NotLeader
             | HoldReason::OperatorHold { .. }
             | HoldReason::Invalid { .. }
+            | HoldReason::UnseenCluster
             | HoldReason::UnknownZone { .. }
             | HoldReason::Refused { .. }
             | HoldReason::TooNarrow { .. }
@@ -300,6 +319,7 @@ impl Pipeline {
             isolations: &isolations,
             holds,
             leads: self.leads,
+            acts: self.settings.mode != Mode::Observe,
         };
         let not_evaluated = match guard::admit(&situation, &request, &self.settings.guard, now) {
             Ok(not_evaluated) => not_evaluated,
@@ -321,8 +341,12 @@ impl Pipeline {
         let mut record = Record::new(snapshot.time, Event::Isolate, message.clone()).evidence(&request.evidence);
         record.verdict = Some(finding.verdict.clone());
         record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
-        self.record(record, Some(&zone)).await?;
-        self.standings.entry(zone.clone()).or_default().held_by = None;
+        let standing = self.standings.entry(zone.clone()).or_default();
+        standing.held_by = None;
+        // What could not be stored in the last cycle is on record.
+        if !std::mem::replace(&mut standing.asked, true) {
+            self.record(record, Some(&zone)).await?;
+        }
         let spec = IsolationSpec {
             zone,
             origin: request.origin,
@@ -334,7 +358,16 @@ impl Pipeline {
             overrides: BTreeSet::new(),
             approved: self.settings.mode != Mode::Recommend,
         };
-        Ok(self.store.create(spec, now).await?)
+        let zone = spec.zone.clone();
+        let created = self.store.create(spec, now).await;
+        if let Err(StoreError::Impossible(why)) = created {
+            let reason = HoldReason::Invalid { why };
+            return Ok(self.blocked(&zone, finding, reason, snapshot.time).await?);
+        }
+        if created.is_ok() {
+            self.standings.entry(zone).or_default().asked = false;
+        }
+        Ok(created?)
     }
 
     /// Follows each zone's traffic, and notes whether it shows an isolation.
@@ -373,14 +406,24 @@ impl Pipeline {
         Ok(())
     }
 
-    /// An operator's restore stands as long as the fault it was made in.
-    async fn end_holds(&self, sight: &Sight, holds: &BTreeMap<Zone, OperatorHold>) -> Result<(), TickError> {
-        for (zone, hold) in holds.iter().filter(|(_, hold)| hold.until_healthy && self.acts()) {
-            let healthy = sight.assessment.zones.get(zone).is_some_and(|f| f.verdict == Verdict::Healthy);
-            if healthy && !self.history.watched(zone) {
+    /// An operator's restore stands as long as the fault it was made in: until the zone, with traffic, was healthy for a
+    /// while.
+    async fn end_holds(
+        &mut self,
+        sight: &Sight,
+        isolations: &[Isolation],
+        holds: &BTreeMap<Zone, OperatorHold>,
+    ) -> Result<(), TickError> {
+        for (zone, finding) in &sight.assessment.zones {
+            let out = isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
+            let healthy = finding.verdict == Verdict::Healthy && !out && !self.history.watched(zone);
+            let standing = self.standings.entry(zone.clone()).or_default();
+            standing.healthy_cycles = if healthy { standing.healthy_cycles.saturating_add(1) } else { 0 };
+            let Some(hold) = holds.get(zone).filter(|hold| hold.until_healthy) else { continue };
+            if self.acts() && self.standings[zone].healthy_cycles >= HEALED_CYCLES {
                 let message = format!("{zone} is healthy: the hold of {} ends ({})", hold.since, hold.why);
                 self.record(Record::new(sight.snapshot.time, Event::Clear, message), Some(zone)).await?;
-                self.store.release(zone).await?;
+                self.store.release(zone, hold.since).await?;
             }
         }
         Ok(())

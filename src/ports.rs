@@ -51,8 +51,8 @@ pub trait IsolationStore: Send + Sync {
 
     async fn hold(&self, zone: &Zone, hold: OperatorHold) -> Result<(), StoreError>;
 
-    /// Ends a hold that was to last until the zone is healthy.
-    async fn release(&self, zone: &Zone) -> Result<(), StoreError>;
+    /// Ends the hold of that moment, if it was to last until the zone is healthy; a newer one stays.
+    async fn release(&self, zone: &Zone, since: Timestamp) -> Result<(), StoreError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

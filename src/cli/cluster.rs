@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,11 +100,11 @@ impl Eyes {
     ) -> anyhow::Result<Hands> {
         let Some((client, watch)) = &self.cluster else { anyhow::bail!("to act takes a Kubernetes API") };
         let (candidate, leadership) = Candidate::new(client, identity());
-        tasks.spawn(candidate.run(stop.clone()));
         let store = Arc::new(KubernetesStore::new(client));
         let looked = Arc::clone(watch);
         let look: Arc<Look> = Arc::new(move || looked.view());
         let (sights, seen) = watch::channel(None);
+        let sights = Arc::new(sights);
         let leads = leadership.clone();
         let controller = Controller {
             steps: steps::steps(&settings.steps, client, &look),
@@ -117,8 +118,15 @@ impl Eyes {
             leadership_changes: leadership.changes(),
             now: super::now,
         };
-        tasks.spawn(controller.run(client.clone(), tasks.clone(), stop.clone()));
-        Ok(Hands { store, leadership, sights, verdicts: BTreeMap::new() })
+        // Who has stopped to act lets go of the Lease, and not before.
+        let idle = CancellationToken::new();
+        tasks.spawn(candidate.run(idle.clone()));
+        let (client, tasks_of_controller, stop) = (client.clone(), tasks.clone(), stop.clone());
+        let executor = tasks.spawn(async move {
+            let _at_its_end = idle.drop_guard();
+            controller.run(client, tasks_of_controller, stop).await;
+        });
+        Ok(Hands { store, leadership, sights, executor: Some(executor), verdicts: BTreeMap::new() })
     }
 }
 
@@ -126,7 +134,10 @@ impl Eyes {
 pub(super) struct Hands {
     pub store: Arc<KubernetesStore>,
     leadership: Leadership,
-    sights: watch::Sender<Option<Arc<Sight>>>,
+    /// What the executor sees of the newest cycle.
+    pub sights: Arc<watch::Sender<Option<Arc<Sight>>>>,
+    /// Ends when the executor does, which it is not to before it is asked to.
+    pub executor: Option<JoinHandle<()>>,
     /// As they stand on the `Zone` objects.
     verdicts: BTreeMap<Zone, &'static str>,
 }
@@ -136,11 +147,10 @@ impl Hands {
         self.leadership.leads()
     }
 
-    /// Shows the executor what the newest cycle saw, and everyone the verdicts.
-    pub(super) async fn show(&mut self, sight: Arc<Sight>, now: Timestamp) {
+    /// Shows everyone the verdicts.
+    pub(super) async fn note_verdicts(&mut self, sight: &Sight, now: Timestamp) {
         let verdicts: BTreeMap<Zone, &'static str> =
             sight.assessment.zones.iter().map(|(zone, finding)| (zone.clone(), finding.verdict.as_str())).collect();
-        self.sights.send_replace(Some(sight));
         if !self.lead() {
             // Another writes them from now on.
             self.verdicts.clear();
@@ -156,9 +166,9 @@ impl Hands {
     }
 }
 
-/// Which replica this is: the pod, where there is one.
+/// Which replica this is: the pod, where there is one; and which of its lives.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    format!("{}-{}", host.as_deref().map_or("zoneward", str::trim), std::process::id())
+    format!("{}-{:08x}", host.as_deref().map_or("zoneward", str::trim), rand::random::<u32>())
 }

@@ -51,6 +51,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 pub(super) struct Preflight {
     zone: Zone,
     verdict: String,
+    /// Whether there is an isolation of it already.
+    already: bool,
     /// Whether a guardrail says no.
     held: bool,
     guardrails: Vec<Guardrail>,
@@ -94,8 +96,10 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         isolations: &isolations,
         holds: &holds,
         leads: true,
+        acts: true,
     };
     let request = Request::of(&Isolation::new(String::new(), spec.clone(), now), now);
+    let already = isolations.iter().any(|isolation| isolation.active() && *isolation.zone() == *zone);
     let outcomes = guard::examine(&situation, &request, &remote.settings.guard, now);
     let finding = sight.assessment.zones.get(zone);
     Ok(Preflight {
@@ -107,6 +111,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
                 format!("{}{evidence}", finding.verdict.as_str())
             },
         ),
+        already,
         held: outcomes.iter().any(|(_, outcome)| matches!(outcome, guard::Outcome::Held(_))),
         guardrails: outcomes.into_iter().map(|(name, outcome)| guardrail(name, outcome)).collect(),
         moves: moves(&remote.settings, &cluster, spec)?,
@@ -186,7 +191,7 @@ impl Preflight {
             Output::Json => render::json(self)?,
             Output::Table => self.tables(),
         }
-        Ok(if self.held { Outcome::Found } else { Outcome::Done })
+        Ok(if self.held || self.already { Outcome::Found } else { Outcome::Done })
     }
 
     fn tables(&self) {
@@ -201,6 +206,10 @@ impl Preflight {
             let row = |left: &LeftAlone| vec![left.pods.len().to_string(), left.why.clone(), named(&left.pods)];
             render::table(&["pods", "left alone, as", "which"], self.left_alone.iter().map(row).collect());
         }
-        render::line(if self.held { "it would not be isolated" } else { "it would be isolated" });
+        render::line(match (self.already, self.held) {
+            (true, _) => "there is a ZoneIsolation of it already: see `zoneward status`",
+            (false, true) => "it would not be isolated",
+            (false, false) => "it would be isolated",
+        });
     }
 }

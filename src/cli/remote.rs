@@ -139,7 +139,7 @@ pub(super) async fn judge(settings: &Settings, cluster: &ClusterView, now: Times
     let mut observer = PrometheusObserver::new(settings.prometheus.clone(), configured).context("prometheus")?;
     observer.learn_places(cluster);
     let newest = match read_history(&mut observer, settings, now).await {
-        Ok(pipeline) => pipeline.sight().cloned(),
+        Ok(pipeline) => pipeline.sight(),
         Err(error) => {
             render::note(&format!("warning: Prometheus can't be read: {error:#}"));
             None

@@ -9,12 +9,12 @@ use kube::api::ListParams;
 
 use super::remote::{Followed, Goal, Remote, api_error};
 use super::{ConfigArguments, Outcome, render};
-use crate::domain::{ClusterView, OperatorHold, Zone};
+use crate::domain::{ClusterView, OperatorHold, Receipt, Share, Zone};
 use crate::isolate::KubernetesStore;
-use crate::isolate::resource::ZoneIsolation;
+use crate::isolate::resource::{StepStatus, ZoneIsolation};
 use crate::isolate::steps::{MeshIstio, Rfc2136, TaintNodes};
 use crate::kubernetes::{bounded, status_code};
-use crate::ports::{IsolationStore, StepError};
+use crate::ports::{IsolationStep, IsolationStore, StepError};
 
 /// How long a daemon has to let go of what was deleted, before its finalizer is taken off.
 const LET_GO_WITHIN: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
 /// First no daemon shall want them any more, then what was done is undone.
 async fn all(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
     let objects = delete_all(remote, now).await?;
-    let done = sweep(remote).await;
+    let done = sweep(remote, &objects).await;
     let failed = done.iter().filter(|(_, result)| result.is_err()).count();
     for (step, result) in &done {
         match result {
@@ -75,6 +75,14 @@ async fn all(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
             Ok(undone) => render::line(&format!("{step}: undone on {}", undone.join(", "))),
             Err(error) => render::line(&format!("{step}: NOT undone: {error}")),
         }
+    }
+    let lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
+    if !lost.is_empty() {
+        bail!(
+            "nothing here can undo these, so their ZoneIsolations stay, with what is to be restored: {}. Run it with the \
+             daemon's configuration",
+            lost.join("; ")
+        );
     }
     if failed > 0 {
         bail!("{failed} of {} steps could not be undone; what they marked stays marked: run it again", done.len());
@@ -95,7 +103,10 @@ async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneI
     for object in &objects {
         let zone = object.name_any();
         let why = "all were given back by hand".to_owned();
-        store.hold(&Zone::new(zone.clone()), OperatorHold { since: now, why, until_healthy: true }).await?;
+        let held = store.hold(&Zone::new(zone.clone()), OperatorHold { since: now, why, until_healthy: true }).await;
+        if let Err(error) = held {
+            render::note(&format!("warning: zoneward may isolate {zone} again, as no hold can be noted: {error}"));
+        }
         store.delete(object).await?;
         render::line(&format!("{zone}: its ZoneIsolation is deleted"));
     }
@@ -105,16 +116,40 @@ async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneI
 type Swept = (&'static str, Result<Vec<String>, StepError>);
 
 /// Whatever is configured by now: the marks of the first two need no configuration.
-async fn sweep(remote: &Remote) -> Vec<Swept> {
+async fn sweep(remote: &Remote, objects: &[ZoneIsolation]) -> Vec<Swept> {
     let blind = std::sync::Arc::new(|| Ok(ClusterView::default()));
     let steps = &remote.settings.steps;
     let mesh = MeshIstio::new(steps.mesh_istio.clone().unwrap_or_default(), &remote.client, blind.clone());
     let taint = TaintNodes::new(steps.taint.clone().unwrap_or_default(), &remote.client, blind);
     let mut swept = vec![("mesh", mesh.sweep(None).await), ("taint", taint.sweep(None).await)];
     if let Some(settings) = &steps.dns_rfc2136 {
-        swept.push(("dns", Rfc2136::new(settings.clone()).restore_by_markers(None).await));
+        let dns = Rfc2136::new(settings.clone());
+        let mut undone = dns.restore_by_markers(None).await;
+        // A ledger may know of names that the settings do not name any more.
+        for (zone, receipt) in objects.iter().filter_map(|object| receipt_of(object, "dns")) {
+            let by_receipt = dns.apply(&zone, &receipt, Share::FULL).await;
+            undone = undone.and_then(|lines| by_receipt.map(|()| lines));
+        }
+        swept.push(("dns", undone));
     }
     swept
+}
+
+fn receipt_of(object: &ZoneIsolation, step: &str) -> Option<(Zone, Receipt)> {
+    let entry = object.status.iter().flat_map(|status| &status.steps).find(|entry| entry.name == step)?;
+    Some((Zone::new(object.name_any()), Receipt(entry.receipt.clone()?)))
+}
+
+/// Steps of a ledger that began, and that nothing was run for.
+fn not_undone(object: &ZoneIsolation, done: &[Swept]) -> Vec<String> {
+    let steps = object.status.iter().flat_map(|status| &status.steps);
+    let began = steps.filter(|entry| !matches!(entry.state.as_str(), "Pending" | "Undone"));
+    let unknown = began.filter(|entry| !done.iter().any(|(step, _)| *step == entry.name));
+    let said = |entry: &StepStatus| {
+        let receipt = entry.receipt.iter().flatten().map(|(key, value)| format!("{key} {value}"));
+        format!("{} of {} ({})", entry.name, object.name_any(), receipt.collect::<Vec<_>>().join(", "))
+    };
+    unknown.map(said).collect()
 }
 
 /// Where no daemon takes its finalizer off, we do: everything is undone.

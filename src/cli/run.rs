@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use async_trait::async_trait;
 use clap::ValueEnum;
+use futures::future::OptionFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -92,10 +93,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     ))
     .await?;
 
-    let hands = match settings.mode {
+    let mut hands = match settings.mode {
         Mode::Observe => None,
         Mode::Recommend | Mode::Enforce => Some(eyes.hands(&settings, sink.clone(), &tasks, &stop)?),
     };
+    let executor = hands.as_mut().and_then(|hands| hands.executor.take());
     let store: Arc<dyn IsolationStore> = match &hands {
         Some(hands) => hands.store.clone(),
         None => Arc::new(MemoryStore::default()),
@@ -113,9 +115,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         measured_at: None,
         mesh: (0, 0),
     };
+    let acting = executor.is_some();
     let result = tokio::select! {
         result = daemon.watch() => result,
         () = super::shutdown() => Ok(()),
+        _ = OptionFuture::from(executor), if acting => Err(anyhow::anyhow!("what carries isolations out has failed")),
     };
     let farewell = match &result {
         Ok(()) => "stopped, as was asked".to_owned(),
@@ -187,7 +191,12 @@ impl Daemon {
     }
 
     fn pipeline(&self) -> Pipeline {
-        Pipeline::new(self.settings.pipeline(), self.observer.cycle(), Arc::clone(&self.store), self.sink.clone())
+        let (settings, cycle) = (self.settings.pipeline(), self.observer.cycle());
+        let mut pipeline = Pipeline::new(settings, cycle, Arc::clone(&self.store), self.sink.clone());
+        if let Some(hands) = &self.hands {
+            pipeline.show_to(Arc::clone(&hands.sights));
+        }
+        pipeline
     }
 
     async fn measure(&mut self, now: Timestamp) {
@@ -278,7 +287,7 @@ impl Daemon {
             self.status.metrics.cycle(&sight.assessment, pipeline.history().services(), took_s);
             if let Some(hands) = &mut self.hands {
                 self.status.metrics.leads(hands.lead());
-                hands.show(Arc::clone(sight), due).await;
+                hands.note_verdicts(&sight, due).await;
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ pub fn effect(isolation: &Isolation, before_rps: f64, snapshot: &Snapshot, cycle
 
 /// Whether an isolation should have shown by now, and has not.
 pub fn ineffective(isolation: &Isolation, effect: &Effect, now: Timestamp) -> bool {
-    !effect.shown() && isolation.isolated_at.is_some_and(|at| now.duration_since(at) >= PATIENCE)
+    !effect.shown() && isolation.admitted_at().is_some_and(|at| now.duration_since(at) >= PATIENCE)
 }
 
 fn residual(isolation: &Isolation, snapshot: &Snapshot, cycle: CycleLength) -> Vec<Residual> {

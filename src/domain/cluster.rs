@@ -101,6 +101,15 @@ impl ClusterView {
         zones
     }
 
+    /// Zones for whose isolation something carries our mark.
+    pub fn marked(&self) -> BTreeSet<&Zone> {
+        let drained = self.pods.values().filter_map(|pod| match &pod.draining {
+            Draining::Ours(zone) => Some(zone),
+            Draining::No | Draining::Others => None,
+        });
+        self.nodes.values().filter_map(|node| node.tainted.as_ref()).chain(drained).collect()
+    }
+
     /// Where each pod runs that has a node in a zone.
     pub fn places(&self) -> impl Iterator<Item = (PodId, Place)> {
         self.pods

@@ -81,6 +81,8 @@ pub enum HoldReason {
     Invalid {
         why: String,
     },
+    /// To act takes a cluster that is seen.
+    UnseenCluster,
     /// The cluster has no such zone.
     UnknownZone {
         why: String,
@@ -140,6 +142,7 @@ impl HoldReason {
             Self::NotApproved => "not_approved",
             Self::OperatorHold { .. } => "operator_hold",
             Self::Invalid { .. } => "invalid",
+            Self::UnseenCluster => "unseen_cluster",
             Self::UnknownZone { .. } => "unknown_zone",
             Self::Refused { kind, .. } => kind,
             Self::NotYetPersistent { .. } => "not_yet_persistent",
@@ -164,6 +167,7 @@ impl fmt::Display for HoldReason {
         match self {
             Self::NoFault => write!(f, "there is no fault"),
             Self::NotLeader => write!(f, "another replica leads, and acts"),
+            Self::UnseenCluster => write!(f, "the cluster can't be seen, so nothing is done to it"),
             Self::NotApproved => write!(f, "a person has to approve it"),
             Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since}: {why}"),
             Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),

@@ -95,9 +95,9 @@ impl Isolation {
         now >= self.expires_at()
     }
 
-    /// Whether the zone is to be given back.
+    /// Whether the zone is to be given back. Once that has begun, there is no way but to its end.
     pub fn returning(&self, now: Timestamp) -> bool {
-        self.restore_requested_at.is_some() || self.expired(now)
+        self.returning_since.is_some() || self.restore_requested_at.is_some() || self.expired(now)
     }
 
     /// Whether it has not ended: it waits to begin, or the zone is, or may still be, out of rotation.

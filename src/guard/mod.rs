@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
-    Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Request, ServiceId, Snapshot,
-    Verdict, Zone,
+    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Request, ServiceId,
+    Snapshot, Verdict, Zone,
 };
 
 /// What guardrails look at.
@@ -26,6 +26,8 @@ pub struct Situation<'a> {
     pub holds: &'a BTreeMap<Zone, OperatorHold>,
     /// Whether this replica is the one that acts.
     pub leads: bool,
+    /// Whether what passes is done, and not rehearsed only.
+    pub acts: bool,
 }
 
 /// What one guardrail says.
@@ -58,9 +60,10 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 13] = [
+const GUARDRAILS: [Guardrail; 14] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
+    promised("unseen_cluster", unseen_cluster),
     promised("unknown_zone", unknown_zone),
     advised("stale_data", stale_data),
     promised("no_fault", no_fault),
@@ -145,6 +148,15 @@ fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timest
     Outcome::Passed
 }
 
+/// Nothing is done to a cluster that can't be seen; a rehearsal may do without.
+fn unseen_cluster(situation: &Situation<'_>, _: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    match situation.cluster {
+        None if situation.acts => Outcome::Held(HoldReason::UnseenCluster),
+        None => Outcome::NotEvaluated,
+        Some(_) => Outcome::Passed,
+    }
+}
+
 fn unknown_zone(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
     let zones = cluster.zones();
@@ -191,14 +203,23 @@ fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _:
 }
 
 fn another_zone_isolated(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    too_many_out(ours(situation), request, settings)
+    too_many_out(ours(situation).chain(about_to_begin(situation, request)), request, settings)
 }
 
-/// The same, counting zones that others cordoned or tainted.
+/// Isolations that no guardrail was asked of yet, and that were asked for before this one.
+fn about_to_begin<'a>(situation: &Situation<'a>, request: &'a Request) -> impl Iterator<Item = &'a Zone> {
+    let order = |isolation: &'a Isolation| (isolation.requested_at, isolation.zone());
+    let own = situation.isolations.iter().find(|i| i.active() && *i.zone() == request.zone).map(order);
+    let waits = |i: &&Isolation| i.active() && i.spec.approved && i.admission == Admission::Pending;
+    let first = move |i: &&'a Isolation| own.is_none_or(|own| order(i) < own);
+    situation.isolations.iter().filter(waits).filter(first).map(Isolation::zone)
+}
+
+/// The same, counting zones that others cordoned or tainted, and those that carry our marks, whatever is on record.
 fn zones_out_by_others(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
     let others = cluster.zones().into_iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| zone);
-    too_many_out(ours(situation).chain(others), request, settings)
+    too_many_out(ours(situation).chain(others).chain(cluster.marked()), request, settings)
 }
 
 fn ours<'a>(situation: &Situation<'a>) -> impl Iterator<Item = &'a Zone> + use<'a> {

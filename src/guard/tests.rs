@@ -14,6 +14,7 @@ struct World {
     isolations: Vec<Isolation>,
     holds: BTreeMap<Zone, OperatorHold>,
     request: Request,
+    acts: bool,
     settings: Settings,
 }
 
@@ -72,6 +73,7 @@ impl World {
                 evidence: Vec::new(),
                 overrides: BTreeSet::new(),
             },
+            acts: true,
             settings: Settings::default(),
         }
     }
@@ -84,6 +86,7 @@ impl World {
             isolations: &self.isolations,
             holds: &self.holds,
             leads: true,
+            acts: self.acts,
         };
         admit(&situation, &self.request, &self.settings, at(now_s))
     }
@@ -124,7 +127,10 @@ fn a_lone_fault_on_fresh_data_is_admitted() {
 fn what_needs_a_cluster_is_named_where_there_is_none() {
     let mut world = World::new();
     world.snapshot.cluster = None;
-    assert_eq!(world.admit(0), Ok(vec!["unknown_zone", "zones_out_by_others", "unreachable_service"]));
+    assert_eq!(world.held(), "unseen_cluster", "nothing is done to what can't be seen");
+    world.acts = false;
+    let missing = ["unseen_cluster", "unknown_zone", "zones_out_by_others", "unreachable_service"];
+    assert_eq!(world.admit(0), Ok(missing.to_vec()));
 }
 
 #[test]
@@ -301,7 +307,28 @@ fn who_does_not_lead_does_nothing() {
         isolations: &[],
         holds: &world.holds,
         leads: false,
+        acts: true,
     };
     let held = admit(&situation, &world.request, &world.settings, at(0)).unwrap_err();
     assert_eq!(held, HoldReason::NotLeader);
+}
+
+#[test]
+fn of_isolations_that_are_about_to_begin_the_first_one_does() {
+    let mut world = World::new();
+    world.past_isolation('a', -10, None);
+    world.past_isolation('b', -5, None);
+    world.isolations.iter_mut().for_each(|isolation| isolation.admission = Admission::Pending);
+    assert_eq!(world.held(), "another_zone_isolated");
+    world.isolations[0].requested_at = at(-1);
+    assert_eq!(world.held(), "admitted");
+    world.isolations.remove(1);
+    assert_eq!(world.held(), "another_zone_isolated", "what is not asked for yet comes after what is");
+}
+
+#[test]
+fn a_zone_with_our_marks_is_out_whatever_is_on_record() {
+    let mut world = World::new();
+    world.cluster().nodes.get_mut("zone-c-0").unwrap().tainted = Some(zone('c'));
+    assert_eq!(world.held(), "another_zone_isolated");
 }

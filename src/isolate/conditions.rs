@@ -1,15 +1,16 @@
 //! What an isolation's conditions say of its ledger. Pure.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 
+use super::ledger::STUCK_AFTER;
 use super::resource::Condition;
-use crate::domain::{Admission, Isolation, StepState};
+use crate::domain::isolation::StepEntry;
+use crate::domain::{Admission, Isolation, StepName, StepState};
 
 /// The executor's conditions; `Ready` is the summary.
 pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let stuck = names(isolation, |state| state == StepState::Stuck);
+    let stuck: Vec<(&StepName, &StepEntry)> = isolation.steps.iter().filter(|(_, entry)| is_stuck(entry)).collect();
+    let stuck_names = stuck.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let ended = !isolation.active();
     let (admitted, admitted_reason, why) = match &isolation.admission {
         Admission::Pending => ("Unknown", "Pending".to_owned(), "no guardrail was asked yet".to_owned()),
@@ -32,7 +33,7 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
     let stalled = if stuck.is_empty() {
         ("False", "Progressing", "no step is stuck".to_owned())
     } else {
-        ("True", "StepStuck", format!("a person has to look: {}", errors(isolation)))
+        ("True", "StepStuck", format!("a person has to look: {}", errors(&stuck)))
     };
     let expired = isolation.restore_requested_at.is_none()
         && (isolation.expired(now) && (ended || isolation.returning_since.is_some()));
@@ -41,7 +42,7 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
     } else {
         ("False", "NotYet", format!("it expires at {}", isolation.expires_at()))
     };
-    let ready = summary(isolation, &why, &stuck, &admitted_reason, ended, out);
+    let ready = summary(isolation, &why, &stuck_names, &admitted_reason, ended, out);
     let all = [
         ("Admitted", admitted, admitted_reason, why),
         ("Isolated", isolated.0, isolated.1.to_owned(), isolated.2),
@@ -113,17 +114,23 @@ fn names(isolation: &Isolation, wanted: impl Fn(StepState) -> bool) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn errors(isolation: &Isolation) -> String {
-    let mut text = String::new();
-    for (name, entry) in isolation.steps.iter().filter(|(_, entry)| entry.state == StepState::Stuck) {
-        let error = entry.last_error.as_deref().unwrap_or("no word why");
-        let _infallible = write!(text, "{}{name}: {error}", if text.is_empty() { "" } else { "; " });
-    }
-    text
+/// Stuck by name, or so often in vain that it might as well be.
+const fn is_stuck(entry: &StepEntry) -> bool {
+    matches!(entry.state, StepState::Stuck) || entry.failures >= STUCK_AFTER
+}
+
+fn errors(stuck: &[(&StepName, &StepEntry)]) -> String {
+    let said = |(name, entry): &(&StepName, &StepEntry)| {
+        format!("{name}: {}", entry.last_error.as_deref().unwrap_or("no word why"))
+    };
+    stuck.iter().map(said).collect::<Vec<_>>().join("; ")
 }
 
 /// `another_zone_isolated` as `AnotherZoneIsolated`.
 pub(super) fn camel_case(snake: &str) -> String {
-    let word = |word: &str| word[..1].to_uppercase() + &word[1..];
-    snake.split('_').filter(|part| !part.is_empty()).map(word).collect()
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect::<String>()
+    };
+    snake.split('_').map(word).collect()
 }

@@ -50,8 +50,10 @@ impl Controller {
     pub async fn run(mut self, client: Client, tasks: TaskTracker, stop: CancellationToken) {
         let mut isolations = kubernetes::notice(Api::<ZoneIsolation>::all(client), &tasks, &stop);
         tasks.spawn(self.sweeper(stop.clone()));
+        let leading = Arc::clone(&self.leads);
+        let leads = Box::new(move || leading());
         let admit = admission(self.guard.clone(), Arc::clone(&self.look), self.sights.clone());
-        let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit);
+        let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads);
         let mut turned_at: Option<Instant> = None;
         let (mut disturbed_at, mut looked_at): (Option<Instant>, Option<Instant>) = (None, None);
         let mut trouble = Trouble::default();
@@ -83,15 +85,15 @@ impl Controller {
             led = true;
             let due = disturbed_at.is_some_and(|at| at.elapsed() >= DEBOUNCE);
             let rested = looked_at.is_none_or(|at| at.elapsed() >= DISTURBED_EVERY);
-            let disturbed = due && rested && executor.any_active();
+            let disturbed = due && rested && executor.any_out();
             if disturbed {
                 looked_at = Some(Instant::now());
                 executor.disturb();
             }
-            if disturbed || !executor.any_active() {
+            if disturbed || !executor.any_out() {
                 disturbed_at = None;
             }
-            let patience = if executor.any_active() { BUSY_TURN } else { IDLE_TURN };
+            let patience = if executor.any_out() { BUSY_TURN } else { IDLE_TURN };
             if at_once || disturbed || turned_at.is_none_or(|at| at.elapsed() >= patience) {
                 turned_at = Some(Instant::now());
                 trouble.note(executor.turn((self.now)()).await.err().map(|e| e.to_string()));
@@ -169,6 +171,7 @@ fn admit(
         isolations: all,
         holds,
         leads: true,
+        acts: true,
     };
     guard::admit(&situation, &Request::of(isolation, now), settings, now)
 }

@@ -41,6 +41,10 @@ pub(super) fn isolation(object: &ZoneIsolation) -> Isolation {
     let id = format!("{}/{requested_at}", object.uid().unwrap_or_default());
     let mut isolation = Isolation::new(id, spec(object), requested_at);
     (isolation.generation, isolation.edited) = (generation, of_earlier_spec);
+    // What is edited while a zone is given back is for the next episode.
+    if let (Some(of), true, false) = (status.observed_generation, status.returning_since.is_some(), fresh) {
+        (isolation.generation, isolation.edited) = (of, false);
+    }
     if fresh {
         return isolation;
     }
@@ -56,7 +60,9 @@ pub(super) fn isolation(object: &ZoneIsolation) -> Isolation {
     isolation.returning_since = read(&status.returning_since);
     // An earlier episode of the same object has left its own.
     isolation.effect = status.effect.as_ref().and_then(effect).filter(|effect| effect.measured_at >= requested_at);
-    if deleting.is_none() {
+    // As long as our finalizer is on an object that is deleted, its end is to be made known once more.
+    let ours_is_done = !object.finalizers().iter().any(|finalizer| finalizer == marks::FINALIZER);
+    if deleting.is_none() || ours_is_done {
         isolation.restored_at = read(&status.restored_at);
         isolation.remains = isolation.restored_at.is_some();
     }
@@ -77,7 +83,7 @@ fn spec(object: &ZoneIsolation) -> IsolationSpec {
         reason: spec.reason.clone(),
         evidence: spec.evidence.clone(),
         expires_at: moment(&spec.expires_at).unwrap_or(Timestamp::MAX),
-        share: Share::percent(spec.share_percent),
+        share: Share::percent(spec.share_percent.min(99)),
         only: spec.steps.iter().map(StepName::new).collect(),
         overrides: spec.overrides.iter().map(|name| name.to_lowercase().replace('-', "_")).collect(),
         approved: spec.approved,
@@ -334,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_edited_on_the_way_back_is_for_the_next_episode() {
+        let mut returning = under_way();
+        returning.returning_since = Some(at("2026-01-01T14:00:00Z"));
+        let mut object = stored(&returning);
+        edit_at(&mut object, "2026-01-01T14:00:03Z");
+        let read = isolation(&object);
+        assert!(read.returning(at("2026-01-01T14:00:04Z")) && !read.edited);
+        returning.restored_at = Some(at("2026-01-01T14:00:05Z"));
+        object.status = stored(&returning).status;
+        assert_eq!(isolation(&object).admission, Admission::Pending, "and that begins once this one has ended");
+    }
+
+    #[test]
     fn one_that_has_ended_remains_until_its_spec_changes_and_then_begins_anew() {
         let mut ended = under_way();
         ended.restored_at = Some(at("2026-01-01T14:00:05Z"));
@@ -352,6 +371,8 @@ mod tests {
         ended.restored_at = Some(at("2026-01-01T14:00:05Z"));
         let mut object = stored(&ended);
         object.metadata.deletion_timestamp = Some(time_of("2026-01-01T16:00:00Z"));
+        assert!(!isolation(&object).active(), "it is others' finalizers that it waits for");
+        object.metadata.finalizers = Some(vec![marks::FINALIZER.to_owned()]);
         let read = isolation(&object);
         assert!(read.active() && read.returning(at("2026-01-01T16:00:00Z")));
     }

@@ -38,6 +38,9 @@ pub type Admit = dyn Fn(&Isolation, &[Isolation], &BTreeMap<Zone, OperatorHold>,
     + Send
     + Sync;
 
+/// Whether this replica is the one that acts, as of now.
+pub type Leads = dyn Fn() -> bool + Send + Sync;
+
 /// What came of a verb.
 pub struct Done {
     episode: String,
@@ -58,11 +61,17 @@ pub struct Executor {
     store: Arc<dyn IsolationStore>,
     audit: Arc<dyn AuditSink>,
     admit: Box<Admit>,
+    /// Asked before each verb and each admission.
+    leads: Box<Leads>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     busy: BTreeSet<(String, StepName)>,
     kept_at: BTreeMap<(String, StepName), Timestamp>,
-    /// Whether the last look found an isolation that has not ended.
-    any_active: bool,
+    /// Records whose ledger could not be saved yet: they are not written again when it is tried again.
+    said: BTreeSet<(String, Event, String)>,
+    /// Episodes whose end by hand is noted as a hold.
+    held: BTreeSet<String>,
+    /// Whether the last look found a zone out of rotation.
+    any_out: bool,
 }
 
 impl Executor {
@@ -71,9 +80,11 @@ impl Executor {
         store: Arc<dyn IsolationStore>,
         audit: Arc<dyn AuditSink>,
         admit: Box<Admit>,
+        leads: Box<Leads>,
     ) -> Self {
         let (running, busy, kept_at) = (FuturesUnordered::new(), BTreeSet::new(), BTreeMap::new());
-        Self { steps, store, audit, admit, running, busy, kept_at, any_active: false }
+        let (said, held) = (BTreeSet::new(), BTreeSet::new());
+        Self { steps, store, audit, admit, leads, running, busy, kept_at, said, held, any_out: false }
     }
 
     /// One whose requests were all admitted before.
@@ -82,11 +93,11 @@ impl Executor {
         store: Arc<dyn IsolationStore>,
         audit: Arc<dyn AuditSink>,
     ) -> Self {
-        Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Vec::new())))
+        Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Vec::new())), Box::new(|| true))
     }
 
-    pub const fn any_active(&self) -> bool {
-        self.any_active
+    pub const fn any_out(&self) -> bool {
+        self.any_out
     }
 
     /// Something changed that steps look at: they look at once.
@@ -104,14 +115,20 @@ impl Executor {
 
     /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on.
     pub async fn turn(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
-        let isolations = self.store.list().await?;
-        self.any_active = isolations.iter().any(Isolation::active);
+        let mut isolations = self.store.list().await?;
+        self.any_out = isolations.iter().any(Isolation::holds_zone_out);
         let known: BTreeSet<&String> = isolations.iter().filter(|i| i.active()).map(|i| &i.id).collect();
         self.kept_at.retain(|(episode, _), _| known.contains(episode));
+        self.said.retain(|(episode, _, _)| known.contains(episode));
+        self.held.retain(|episode| known.contains(episode));
         let mut first_failure = Ok(());
-        for isolation in isolations.iter().filter(|isolation| isolation.active()) {
-            let advanced = self.advance(&mut isolation.clone(), &isolations, now).await;
-            first_failure = first_failure.and(advanced);
+        for at in 0..isolations.len() {
+            if isolations[at].active() {
+                let mut isolation = isolations[at].clone();
+                first_failure = first_failure.and(self.advance(&mut isolation, &isolations, now).await);
+                // The next one must know that this one may have begun.
+                isolations[at] = isolation;
+            }
         }
         first_failure
     }
@@ -146,9 +163,10 @@ impl Executor {
         let worth_a_record = state != before.state || (error.is_some() && before.last_error != error);
         if worth_a_record {
             let change = StepRecord { name: key.1, state, error };
-            unrecorded.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
+            let record = words::step(isolation.zone(), change, now);
+            unrecorded.take(self.say(&isolation, record).await)?;
         }
-        self.store.save(&isolation).await?;
+        self.save(&isolation).await?;
         let advanced = self.advance(&mut isolation, &isolations, now).await;
         unrecorded.end().and(advanced)
     }
@@ -163,6 +181,24 @@ impl Executor {
             result = result.and(settled);
         }
         result
+    }
+
+    /// Puts it on record, once for each time that the ledger gets on.
+    async fn say(&mut self, isolation: &Isolation, record: Record) -> Result<(), AuditError> {
+        let key =
+            (isolation.id.clone(), record.event, record.step.as_ref().map(|s| s.name.to_string()).unwrap_or_default());
+        if self.said.contains(&key) {
+            return Ok(());
+        }
+        self.audit.append(record).await?;
+        self.said.insert(key);
+        Ok(())
+    }
+
+    async fn save(&mut self, isolation: &Isolation) -> Result<(), StoreError> {
+        self.store.save(isolation).await?;
+        self.said.retain(|(episode, _, _)| *episode != isolation.id);
+        Ok(())
     }
 
     async fn advance(
@@ -180,7 +216,7 @@ impl Executor {
             self.begin_return(isolation, &mut unrecorded, now).await?;
         }
         if isolation.edited {
-            self.store.save(isolation).await?;
+            self.save(isolation).await?;
             isolation.edited = false;
         }
         let wanted = if returning { Share::FULL } else { isolation.spec.share };
@@ -191,11 +227,21 @@ impl Executor {
         for step in &steps {
             self.start(step, isolation, wanted, now);
         }
+        // What a person gave back is not taken again; but a hold that can't be noted keeps no zone out.
+        let mut held = Ok(());
+        if let Some(since) = isolation.restore_requested_at.filter(|_| !self.held.contains(&isolation.id)) {
+            held = self.hold(&isolation.zone().clone(), since, "it was given back by hand").await;
+            if held.is_ok() {
+                self.held.insert(isolation.id.clone());
+            }
+        }
         for change in orphans(isolation, &self.steps) {
-            unrecorded.take(self.audit.append(words::step(isolation.zone(), change, now)).await)?;
-            self.store.save(isolation).await?;
+            let record = words::step(isolation.zone(), change, now);
+            unrecorded.take(self.say(isolation, record).await)?;
+            self.save(isolation).await?;
         }
         self.finish(isolation, (&steps, returning), &mut unrecorded, now).await?;
+        held?;
         unrecorded.end()
     }
 
@@ -218,24 +264,27 @@ impl Executor {
         if isolation.returning(now) {
             isolation.restored_at = Some(now);
             let message = format!("{zone} was not isolated: {}", words::why_never_begun(isolation));
-            self.audit.append(Record::new(now, Event::Restored, message).zone(&zone)).await?;
+            self.say(isolation, Record::new(now, Event::Restored, message).zone(&zone)).await?;
             if let Some(since) = isolation.restore_requested_at.filter(|_| isolation.spec.origin == Origin::Detector) {
                 self.hold(&zone, since, "its isolation was declined").await?;
             }
-            self.store.save(isolation).await?;
+            self.save(isolation).await?;
             return Ok(false);
         }
         let answer = self.ask(isolation, all, now).await?;
+        if !(self.leads)() {
+            return Ok(false);
+        }
         let by_hand = isolation.spec.origin == Origin::Operator;
         let refusal = match answer {
             Ok(not_evaluated) => {
                 if by_hand || isolation.admission != Admission::Pending {
                     let mut record = Record::new(now, Event::Admitted, words::admitted(isolation)).zone(&zone);
                     record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
-                    self.audit.append(record).await?;
+                    self.say(isolation, record).await?;
                 }
                 isolation.admission = Admission::Admitted(now);
-                self.store.save(isolation).await?;
+                self.save(isolation).await?;
                 return Ok(true);
             }
             Err(reason) => reason,
@@ -246,12 +295,12 @@ impl Executor {
         if !known && refusal != HoldReason::NotApproved {
             let mut record = Record::new(now, Event::Refused, format!("{zone} is not isolated: {refusal}")).zone(&zone);
             record.reason = Some(refusal.clone());
-            self.audit.append(record).await?;
+            self.say(isolation, record).await?;
         }
         isolation.admission = Admission::Refused(refusal);
         isolation.restored_at = closed.then_some(now);
         if closed || !known || isolation.edited {
-            self.store.save(isolation).await?;
+            self.save(isolation).await?;
         }
         Ok(false)
     }
@@ -292,12 +341,9 @@ impl Executor {
         let message = format!("{zone} {verb} given back, {}", words::why_returning(isolation));
         let mut record = Record::new(now, Event::Restore, message).zone(&zone);
         record.rehearsal = rehearsal;
-        let recorded = unrecorded.take(self.audit.append(record).await)?;
-        if let Some(since) = isolation.restore_requested_at {
-            self.hold(&zone, since, "it was given back by hand").await?;
-        }
+        let recorded = unrecorded.take(self.say(isolation, record).await)?;
         isolation.returning_since = recorded.then_some(now);
-        Ok(self.store.save(isolation).await?)
+        Ok(self.save(isolation).await?)
     }
 
     /// The step's next verb, if one is due.
@@ -311,7 +357,7 @@ impl Executor {
             Next::Keep(_) => !kept,
             Next::Capture | Next::Apply(_) | Next::Confirm(_) | Next::Close => true,
         };
-        if !due || !self.busy.insert(key.clone()) {
+        if !due || !(self.leads)() || !self.busy.insert(key.clone()) {
             return;
         }
         let (step, receipt) = (Arc::clone(step), entry.receipt.clone().unwrap_or_default());
@@ -362,9 +408,10 @@ impl Executor {
             return Ok(());
         };
         if count > 0 {
-            unrecorded.take(self.audit.append(Record::new(now, event, message).zone(&zone)).await)?;
+            let record = Record::new(now, event, message).zone(&zone);
+            unrecorded.take(self.say(isolation, record).await)?;
         }
-        Ok(self.store.save(isolation).await?)
+        Ok(self.save(isolation).await?)
     }
 }
 

@@ -74,12 +74,19 @@ impl KubernetesStore {
         verdicts: &BTreeMap<Zone, &'static str>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let mut result = Ok(());
         for (zone, verdict) in verdicts {
-            let known = self.zone(zone).await?;
-            if known.status.as_ref().and_then(|status| status.verdict.as_deref()) != Some(*verdict) {
-                let status = json!({"verdict": verdict, "verdictSince": time(now)});
-                self.patch_zone(zone, &json!({"status": status})).await.map_err(unavailable)?;
-            }
+            let noted = self.note_verdict(zone, verdict, now).await;
+            result = result.and(noted);
+        }
+        result
+    }
+
+    async fn note_verdict(&self, zone: &Zone, verdict: &str, now: Timestamp) -> Result<(), StoreError> {
+        let known = self.zone(zone).await?;
+        if known.status.as_ref().and_then(|status| status.verdict.as_deref()) != Some(verdict) {
+            let status = json!({"verdict": verdict, "verdictSince": time(now)});
+            self.patch_zone(zone, &json!({"status": status})).await.map_err(unavailable)?;
         }
         Ok(())
     }
@@ -183,19 +190,15 @@ impl KubernetesStore {
     /// It has ended: into the zone's past with it. What zoneward made goes; what a person made stays, marked.
     async fn close(&self, isolation: &Isolation, object: &ZoneIsolation) -> Result<(), StoreError> {
         self.remember(isolation).await?;
-        if object.metadata.deletion_timestamp.is_some() {
-            return self.set_finalizer(object, false).await;
-        }
-        if convert::is_managed(object) {
-            self.set_finalizer(object, false).await?;
-            return self.delete(object).await;
-        }
+        // Others may have finalizers too: until they let go, the object says that ours is done.
         self.write_ledger(isolation, object).await?;
         let written = bounded(self.isolations.get_opt(&object.name_any())).await.map_err(unavailable)?;
-        match written {
-            Some(object) => self.set_finalizer(&object, false).await,
-            None => Ok(()),
+        let Some(object) = written.filter(|written| written.uid() == object.uid()) else { return Ok(()) };
+        self.set_finalizer(&object, false).await?;
+        if object.metadata.deletion_timestamp.is_none() && convert::is_managed(&object) {
+            self.delete(&object).await?;
         }
+        Ok(())
     }
 
     async fn write_ledger(&self, isolation: &Isolation, object: &ZoneIsolation) -> Result<(), StoreError> {
@@ -287,8 +290,14 @@ impl IsolationStore for KubernetesStore {
         self.patch_zone(zone, &patch).await.map(|_| ()).map_err(unavailable)
     }
 
-    async fn release(&self, zone: &Zone) -> Result<(), StoreError> {
-        let patch = json!({"status": {"operatorHold": null}});
-        gone_is_fine(self.patch_zone(zone, &patch).await).map(|_| ())
+    async fn release(&self, zone: &Zone, since: Timestamp) -> Result<(), StoreError> {
+        let known = self.zone(zone).await?;
+        let hold = convert::hold(&known).filter(|hold| hold.until_healthy && hold.since == since);
+        if hold.is_none() {
+            return Ok(());
+        }
+        let patch =
+            json!({"metadata": {"resourceVersion": known.resource_version()}, "status": {"operatorHold": null}});
+        self.patch_zone(zone, &patch).await.map(|_| ()).map_err(unavailable)
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::isolation::{Receipt, Share, StepEntry, StepState};
 use crate::ports::StepError;
 
 /// Failures in a row after which a person is called. The step is tried again all the same.
-const STUCK_AFTER: u32 = 6;
+pub(super) const STUCK_AFTER: u32 = 6;
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
 /// What came of a verb.
@@ -70,6 +70,9 @@ impl StepEntry {
         };
         let doubled = SignedDuration::from_secs(1 << self.failures.min(6));
         let wait = retry_after.max(if state == StepState::Stuck { LONGEST_WAIT } else { doubled / 2 });
+        if permanent {
+            self.failures = self.failures.max(STUCK_AFTER);
+        }
         let touched = state != StepState::Pending;
         self.state = if touched && (permanent || self.failures >= STUCK_AFTER) { StepState::Stuck } else { state };
         self.retry_at = Some(now + wait.min(LONGEST_WAIT));

@@ -40,7 +40,7 @@ pub struct ZoneIsolationSpec {
     pub expires_at: String,
     /// How much of its usual traffic the zone may have, in percent.
     #[serde(default)]
-    #[schemars(range(max = 100))]
+    #[schemars(range(max = 99))]
     pub share_percent: u8,
     /// The steps to take, such as mesh, dns, taint; none named is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

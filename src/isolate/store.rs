@@ -80,9 +80,9 @@ impl IsolationStore for MemoryStore {
         Ok(())
     }
 
-    async fn release(&self, zone: &Zone) -> Result<(), StoreError> {
+    async fn release(&self, zone: &Zone, since: Timestamp) -> Result<(), StoreError> {
         let mut memory = self.lock();
-        if memory.holds.get(zone).is_some_and(|hold| hold.until_healthy) {
+        if memory.holds.get(zone).is_some_and(|hold| hold.until_healthy && hold.since == since) {
             memory.holds.remove(zone);
         }
         Ok(())

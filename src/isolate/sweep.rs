@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use super::execute::AdvanceError;
-use crate::domain::isolation::StepName;
+use crate::domain::isolation::{OperatorHold, StepName};
 use crate::domain::{Event, Isolation, Receipt, Record, Share, Zone};
 use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 
@@ -68,6 +68,8 @@ impl Sweeper {
                     let message =
                         format!("{zone}: no isolation accounts for marks of the step {}: they go", step.name());
                     audit.append(Record::new(now, Event::Restore, message).zone(&zone)).await?;
+                    let why = "its isolation was taken away by hand".to_owned();
+                    store.hold(&zone, OperatorHold { since: now, why, until_healthy: true }).await?;
                 }
                 let undone = step.apply(&zone, &Receipt::default(), Share::FULL).await;
                 result = result.and(undone.map_err(failed));

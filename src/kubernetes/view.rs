@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    fn node_of(spec: Value, labels: &Value) -> Node {
+    fn node_of(spec: &Value, labels: &Value) -> Node {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         node(
             &serde_json::from_value(
@@ -199,11 +199,11 @@ mod tests {
     fn a_node_is_available_unless_others_took_it_out() {
         let zone = json!({"topology.kubernetes.io/zone": "zone-b"});
         let tainted = |key: &str, value: &str| {
-            node_of(json!({"taints": [{"key": key, "value": value, "effect": "NoSchedule"}]}), &zone)
+            node_of(&json!({"taints": [{"key": key, "value": value, "effect": "NoSchedule"}]}), &zone)
         };
-        assert_eq!(node_of(json!({}), &zone).zone, Some(Zone::new("zone-b")));
-        assert!(node_of(json!({}), &json!({})).zone.is_none());
-        assert!(!node_of(json!({"unschedulable": true}), &zone).available, "cordoned");
+        assert_eq!(node_of(&json!({}), &zone).zone, Some(Zone::new("zone-b")));
+        assert!(node_of(&json!({}), &json!({})).zone.is_none());
+        assert!(!node_of(&json!({"unschedulable": true}), &zone).available, "cordoned");
         assert!(!tainted("node.kubernetes.io/unreachable", "").available);
         assert!(!tainted("karpenter.sh/disrupted", "").available);
         assert!(tainted("dedicated", "gpu").available, "a taint that dedicates a node does not take it out");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// One pod in `zone-b`, behind one Service.
-    fn pod_of(pod: Value, service_annotations: Value, namespace_labels: Value) -> Pod {
+    fn pod_of(pod: Value, service_annotations: &Value, namespace_labels: &Value) -> Pod {
         let mut object: core::Pod = serde_json::from_value(pod).unwrap();
         object.metadata.namespace.get_or_insert_with(|| "shop".to_owned());
         object.metadata.name = Some("web-1".into());
@@ -235,12 +235,12 @@ mod tests {
     }
 
     fn exempt_as(pod: Value) -> String {
-        pod_of(pod, json!({}), json!({})).exempt.unwrap_or_default()
+        pod_of(pod, &json!({}), &json!({})).exempt.unwrap_or_default()
     }
 
     #[test]
     fn a_pod_is_of_its_nodes_zone_and_of_the_services_that_select_it() {
-        let pod = pod_of(json!({"metadata": {}}), json!({}), json!({}));
+        let pod = pod_of(json!({"metadata": {}}), &json!({}), &json!({}));
         assert_eq!((pod.zone, pod.exempt), (Some(Zone::new("zone-b")), None));
         assert_eq!(pod.services, [ServiceId::new("shop", "web")].into());
         assert!(!pod.ready, "without an address and the condition it is no endpoint");
@@ -251,9 +251,9 @@ mod tests {
         let never = json!({"zoneward.io/isolate": "never"});
         assert!(exempt_as(json!({"metadata": {"annotations": never}})).starts_with("it says"));
         assert!(exempt_as(json!({"metadata": {"labels": never}})).starts_with("it says"));
-        let by_service = pod_of(json!({"metadata": {}}), never.clone(), json!({}));
+        let by_service = pod_of(json!({"metadata": {}}), &never, &json!({}));
         assert!(by_service.exempt.unwrap().contains("its Service web says"));
-        let by_namespace = pod_of(json!({"metadata": {}}), json!({}), never);
+        let by_namespace = pod_of(json!({"metadata": {}}), &json!({}), &never);
         assert!(by_namespace.exempt.unwrap().contains("its Namespace says"));
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn the_label_is_ours_by_its_value_and_for_the_zone_that_is_noted() {
         let with = |value: &str, annotations: Value| {
             let meta = json!({"metadata": {"labels": {"istio.io/draining": value}, "annotations": annotations}});
-            pod_of(meta, json!({}), json!({})).draining
+            pod_of(meta, &json!({}), &json!({})).draining
         };
         let noted = json!({"zoneward.io/isolated-zone": "zone-x"});
         assert_eq!(with("zoneward", noted), Draining::Ours(Zone::new("zone-x")));

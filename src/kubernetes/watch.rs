@@ -117,7 +117,9 @@ where
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => {
+                // A list that begins has not succeeded yet.
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(event @ (watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_))) => {
                     edges.health.saw(kind, matches!(event, watcher::Event::InitDone));
                     edges.changed.send_modify(|count| *count += 1);
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::stage::{ACCOUNT, Stage};
+use crate::stage::{ACCOUNT, Stage, ZONES};
 use crate::support::{eventually, json_lines, run, stdout, text};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -278,7 +278,7 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-act", "--type=json", "-p", statuses]);
 
     let dns = || stage.get(&["zoneisolation", "zone-b"])["status"]["steps"].to_string();
-    eventually("the name server's refusal is told", SOON, || dns().contains("BADSIG").then_some(()));
+    eventually("the name server's refusal is told", SOON, || dns().contains("its secret is not the one").then_some(()));
     assert_eq!((stage.drained().len(), stage.tainted().len(), stage.addresses().len()), (2, 2, 3));
     std::fs::write(stage.bind.key_file(), &right).unwrap();
     eventually("with the right key it goes on", Duration::from_secs(90), || stage.is_out("zone-b").then_some(()));
@@ -286,6 +286,72 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     for secret in [wrong, right.trim(), ACCOUNT_TOKEN] {
         assert!(!everything.contains(secret), "no secret is shown");
     }
+}
+
+#[test]
+fn never_two_zones_whoever_asked_when_and_whatever_was_lost() {
+    let stage = Stage::new();
+    // Both wait when the daemon comes.
+    stage.apply_isolation("zone-a", Duration::from_secs(600), "");
+    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    let daemon = stage.daemon("one");
+    let held = eventually("the second is held", SOON, || {
+        stage.condition("zone-b", "Admitted").filter(|admitted| admitted.1 == "AnotherZoneIsolated")
+    });
+    assert!(held.2.contains("zone-a is out already"), "{held:?}");
+    eventually("the first is out", SOON, || stage.condition("zone-a", "Isolated").filter(|isolated| isolated.0 == "True"));
+    assert!(stage.is_out("zone-a"));
+
+    // Its object is lost; its marks still count.
+    let take_off = r#"{"metadata": {"finalizers": null}}"#;
+    stage.cluster.kubectl(&["patch", "zoneisolation", "zone-a", "--type=merge", "-p", take_off]);
+    stage.cluster.kubectl(&["delete", "zoneisolation", "zone-a"]);
+    while !stage.is_clean() {
+        let out: Vec<&str> =
+            ZONES.into_iter().filter(|zone| stage.tainted().iter().any(|n| n.contains(zone))).collect();
+        assert!(out.len() <= 1, "{out:?}");
+        if stage.is_out("zone-b") {
+            break;
+        }
+    }
+    eventually("once the first is given back, the second begins", SOON, || stage.is_out("zone-b").then_some(()));
+    let hold = stage.get(&["zones.zoneward.io", "zone-a"])["status"]["operatorHold"].to_string();
+    assert!(hold.contains("taken away by hand"), "{hold}");
+
+    // A pod that lost its note is given back all the same.
+    stage.cluster.kubectl(&["annotate", "pod", "web-zone-b-0", "zoneward.io/isolated-zone-"]);
+    let without_dns = stage.write("without-dns.yaml", "kubernetes: {namespace: zoneward}");
+    stage.said(&["restore", "zone-b"]);
+    assert!(stage.is_clean());
+
+    // Not by a person whose configuration lacks a step, either.
+    stage.said(&[&isolate("zone-c")[..], &["--override", "regional-fault"]].concat());
+    drop(daemon);
+    let mut command = crate::support::zoneward();
+    command.args(["restore", "--all", "--config"]).arg(&without_dns).env("KUBECONFIG", stage.cluster.kubeconfig());
+    let output = command.output().unwrap();
+    let said = crate::support::stderr(&output);
+    assert!(
+        output.status.code() == Some(1) && said.contains("dns of zone-c (api.example.org. 192.0.2.3 60)"),
+        "{said}"
+    );
+    assert_eq!(stage.names(&["zoneisolations"]), ["zone-c"], "what is to be restored stays on record");
+    stage.said(&["restore", "--all"]);
+    assert!(stage.is_clean() && stage.names(&["zoneisolations"]).is_empty());
+}
+
+#[test]
+fn nothing_is_done_to_a_cluster_that_cannot_be_seen() {
+    let stage = Stage::new();
+    let nodes = r#"[{"op": "replace", "path": "/rules/0/resources", "value": ["nodes"]}]"#;
+    stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-observe", "--type=json", "-p", nodes]);
+    let _daemon = stage.daemon("one");
+    stage.leads("one");
+    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    let held = eventually("it is held", SOON, || stage.condition("zone-b", "Admitted").filter(|a| a.0 == "False"));
+    assert_eq!(held.1, "UnseenCluster");
+    assert!(stage.is_clean());
+    eventually("why is said", SOON, || stage.log("one").contains("pods can't be read").then_some(()));
 }
 
 /// The token of the daemon's account in its kubeconfig.

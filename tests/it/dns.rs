@@ -341,3 +341,26 @@ async fn a_probe_says_what_is_where_and_changes_nothing() {
     std::fs::write(bind.key_file(), "YW5vdGhlciBzZWNyZXQ=").unwrap();
     assert!(step.probe().await.unwrap_err().contains("compare it with the server's"));
 }
+
+#[tokio::test]
+async fn marks_of_others_at_the_same_name_are_left_alone() {
+    let bind = Bind::start("example.org.", RECORDS);
+    // Another cluster knows two addresses of the same zone at the same name, which this one does not.
+    let theirs: Settings = serde_json::from_value(serde_json::json!({
+        "server": bind.address().to_string(), "zone": "example.org.", "key_name": KEY_NAME, "key_file": bind.key_file(),
+        "records": [{ "name": "api.example.org.", "addresses": { "a": ["192.0.2.3"] } }],
+    }))
+    .unwrap();
+    let theirs = Rfc2136::new(theirs);
+    withdraw(&theirs, "a").await;
+    let mut settings = settings(bind.address(), &bind);
+    settings.records[0].addresses.remove(&zone("c"));
+    let ours = Rfc2136::new(settings);
+    assert!(ours.marked().await.unwrap().is_empty());
+    assert_eq!(theirs.marked().await.unwrap(), [zone("a")].into());
+    let receipt = withdraw(&ours, "a").await;
+    assert_eq!(ours.marked().await.unwrap(), [zone("a")].into());
+    give_back(&ours, "a", &receipt).await;
+    assert!(!listed(&bind).iter().any(|line| line.ends_with("192.0.2.3")), "what they withdrew stays withdrawn");
+    assert_eq!(theirs.marked().await.unwrap(), [zone("a")].into());
+}

@@ -82,8 +82,8 @@ impl IsolationStore for Store {
         self.inner.hold(zone, hold).await
     }
 
-    async fn release(&self, zone: &Zone) -> Result<(), StoreError> {
-        self.inner.release(zone).await
+    async fn release(&self, zone: &Zone, since: Timestamp) -> Result<(), StoreError> {
+        self.inner.release(zone, since).await
     }
 }
 

@@ -60,7 +60,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 19] = [
         &["domain", "ports"],
         &["sha2", "hex", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"],
     ),
-    ("pipeline", &["domain", "detect", "decide", "guard", "ports"], &["jiff", "thiserror"]),
+    ("pipeline", &["domain", "detect", "decide", "guard", "ports"], &["jiff", "thiserror", "tokio"]),
     ("serve", &[], &["axum", "serde", "tokio", "tokio_util"]),
     ("telemetry", &["domain"], &["tracing_subscriber", "prometheus_client"]),
     (

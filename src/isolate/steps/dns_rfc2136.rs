@@ -39,10 +39,10 @@ impl Rfc2136 {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut lines = Vec::new();
         for (name, _) in self.names()? {
-            let withdrawn = conversation.read(&name).await?.withdrawn_zones();
+            let withdrawn = self.look(&mut conversation, &name, &Addresses::new()).await?.withdrawn_zones();
             for zone in withdrawn.iter().filter(|withdrawn| zone.is_none_or(|zone| zone == *withdrawn)) {
                 // Read anew: the zone before has changed it.
-                let listing = conversation.read(&name).await?;
+                let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
                 let Some(update) = listing.return_of(zone, &Addresses::new()) else { continue };
                 conversation.update(update, &name).await?;
                 let there = listing.addresses();
@@ -64,7 +64,7 @@ impl Rfc2136 {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut lines = vec![format!("{} answers", self.settings.server)];
         for (name, record) in self.names()? {
-            let listing = conversation.read(&name).await?;
+            let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
             for zone in record.addresses.keys() {
                 lines.extend(sight(&listing, zone, &record.addresses_of(zone)));
             }
@@ -73,6 +73,22 @@ impl Rfc2136 {
             lines.push(format!("{name} and its marker can be changed with the key {}", self.settings.key_name));
         }
         Ok(lines)
+    }
+
+    /// What a name has. Of the marks beside it, those of addresses that the settings or a receipt name are ours: others may
+    /// withdraw addresses of the same name.
+    async fn look(
+        &self,
+        conversation: &mut Conversation<'_>,
+        name: &Name,
+        were_there: &Addresses,
+    ) -> Result<Listing, StepError> {
+        let mut listing = conversation.read(name).await?;
+        let names = self.names()?;
+        let configured = names.iter().filter(|(known, _)| known == name);
+        let addresses = configured.flat_map(|(_, record)| record.addresses.values().flatten());
+        listing.ours = addresses.chain(were_there.keys()).copied().collect();
+        Ok(listing)
     }
 
     fn names(&self) -> Result<Vec<(Name, &RecordSettings)>, StepError> {
@@ -85,7 +101,7 @@ impl Rfc2136 {
         let mut updates: Vec<(Name, Message)> = Vec::new();
         // Every name first, so that nothing is withdrawn if one of them would be left with no address.
         for (name, record) in self.names()? {
-            let listing = conversation.read(&name).await?;
+            let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
             let withdrawal = listing.withdrawal(zone, &record.addresses_of(zone)).map_err(permanent)?;
             updates.extend(withdrawal.map(|update| (name, update)));
         }
@@ -98,7 +114,7 @@ impl Rfc2136 {
     async fn give_back(&self, zone: &Zone, receipt: &Receipt) -> Result<(), StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         for (name, were_there) in self.to_restore(receipt)? {
-            if let Some(update) = conversation.read(&name).await?.return_of(zone, &were_there) {
+            if let Some(update) = self.look(&mut conversation, &name, &were_there).await?.return_of(zone, &were_there) {
                 conversation.update(update, &name).await?;
             }
         }
@@ -123,7 +139,7 @@ impl Rfc2136 {
     async fn confirm_withdrawn(&self, zone: &Zone) -> Result<(), StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         for (name, record) in self.names()? {
-            let there = conversation.read(&name).await?.addresses();
+            let there = self.look(&mut conversation, &name, &Addresses::new()).await?.addresses();
             let left: Vec<IpAddr> =
                 record.addresses_of(zone).into_iter().filter(|address| there.contains_key(address)).collect();
             if !left.is_empty() {
@@ -136,7 +152,7 @@ impl Rfc2136 {
     async fn confirm_returned(&self, zone: &Zone, receipt: &Receipt) -> Result<(), StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         for (name, were_there) in self.to_restore(receipt)? {
-            let listing = conversation.read(&name).await?;
+            let listing = self.look(&mut conversation, &name, &were_there).await?;
             let there = listing.addresses();
             let missing: Vec<IpAddr> =
                 listing.due(zone, &were_there).into_keys().filter(|address| !there.contains_key(address)).collect();
@@ -166,7 +182,7 @@ impl IsolationStep for Rfc2136 {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut receipt = Receipt::default();
         for (name, record) in self.names()? {
-            let listing = conversation.read(&name).await?;
+            let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
             let of_zone = record.addresses_of(zone);
             let mut were_there = listing.addresses();
             were_there.retain(|address, _| of_zone.contains(address));
@@ -192,14 +208,8 @@ impl IsolationStep for Rfc2136 {
     async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut zones = BTreeSet::new();
-        // Another's marks may stand beside ours: those of addresses that we know are ours.
-        for (name, record) in self.names()? {
-            let listing = conversation.read(&name).await?;
-            let ours = |zone: &Zone| {
-                let known = record.addresses_of(zone);
-                listing.withdrawn(zone).keys().any(|address| known.contains(address))
-            };
-            zones.extend(listing.withdrawn_zones().into_iter().filter(ours));
+        for (name, _) in self.names()? {
+            zones.extend(self.look(&mut conversation, &name, &Addresses::new()).await?.withdrawn_zones());
         }
         Ok(zones)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -56,7 +56,9 @@ impl TaintNodes {
 
     async fn patch_all(&self, names: &[String], zone: Option<&Zone>) -> Result<(), StepError> {
         let patches: Vec<_> = names.iter().map(|name| self.patch(name, zone)).collect();
-        stream::iter(patches).buffer_unordered(CONCURRENCY).try_collect().await
+        let results: Vec<Result<(), StepError>> = stream::iter(patches).buffer_unordered(CONCURRENCY).collect().await;
+        // Each is tried, whatever came of another.
+        results.into_iter().collect()
     }
 
     /// The list of taints is one value to the API server: it is replaced as a whole, and only if nobody else has changed the

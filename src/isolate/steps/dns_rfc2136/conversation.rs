@@ -1,6 +1,7 @@
 //! A conversation with the DNS server over TCP. Every message is signed (RFC 8945), questions too, so that nobody
 //! else's answer is believed; and every refusal is told as what a person has to do.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -68,6 +69,7 @@ impl<'a> Conversation<'a> {
             txt: self.ask(&marker_name, RecordType::TXT).await?,
             name: name.clone(),
             marker_name,
+            ours: BTreeSet::new(),
         })
     }
 

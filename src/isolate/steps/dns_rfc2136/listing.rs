@@ -60,6 +60,8 @@ pub(super) struct Listing {
     pub aaaa: Vec<Record>,
     pub marker_name: Name,
     pub txt: Vec<Record>,
+    /// Addresses whose marks are ours.
+    pub ours: BTreeSet<IpAddr>,
 }
 
 impl Listing {
@@ -73,7 +75,8 @@ impl Listing {
         self.txt.iter().filter_map(|record| {
             let RData::TXT(txt) = &record.data else { return None };
             let [text] = &*txt.txt_data else { return None };
-            Some((std::str::from_utf8(text).ok()?.parse().ok()?, record))
+            let mark: Mark = std::str::from_utf8(text).ok()?.parse().ok()?;
+            self.ours.contains(&mark.address).then_some((mark, record))
         })
     }
 
