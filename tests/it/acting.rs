@@ -278,7 +278,9 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-act", "--type=json", "-p", statuses]);
 
     let dns = || stage.get(&["zoneisolation", "zone-b"])["status"]["steps"].to_string();
-    eventually("the name server's refusal is told", SOON, || dns().contains("its secret is not the one").then_some(()));
+    eventually("the name server's refusal is told", SOON, || {
+        dns().contains("is not that of its key `zoneward-key`").then_some(())
+    });
     assert_eq!((stage.drained().len(), stage.tainted().len(), stage.addresses().len()), (2, 2, 3));
     std::fs::write(stage.bind.key_file(), &right).unwrap();
     eventually("with the right key it goes on", Duration::from_secs(90), || stage.is_out("zone-b").then_some(()));
@@ -299,7 +301,9 @@ fn never_two_zones_whoever_asked_when_and_whatever_was_lost() {
         stage.condition("zone-b", "Admitted").filter(|admitted| admitted.1 == "AnotherZoneIsolated")
     });
     assert!(held.2.contains("zone-a is out already"), "{held:?}");
-    eventually("the first is out", SOON, || stage.condition("zone-a", "Isolated").filter(|isolated| isolated.0 == "True"));
+    eventually("the first is out", SOON, || {
+        stage.condition("zone-a", "Isolated").filter(|isolated| isolated.0 == "True")
+    });
     assert!(stage.is_out("zone-a"));
 
     // Its object is lost; its marks still count.
