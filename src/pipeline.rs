@@ -416,11 +416,12 @@ impl Pipeline {
     ) -> Result<(), TickError> {
         for (zone, finding) in &sight.assessment.zones {
             let out = isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
-            let healthy = finding.verdict == Verdict::Healthy && !out && !self.history.watched(zone);
+            let healthy = finding.verdict == Verdict::Healthy && !out;
+            let quiet = !self.history.watched(zone);
             let standing = self.standings.entry(zone.clone()).or_default();
             standing.healthy_cycles = if healthy { standing.healthy_cycles.saturating_add(1) } else { 0 };
             let Some(hold) = holds.get(zone).filter(|hold| hold.until_healthy) else { continue };
-            if self.acts() && self.standings[zone].healthy_cycles >= HEALED_CYCLES {
+            if self.acts() && quiet && self.standings[zone].healthy_cycles >= HEALED_CYCLES {
                 let message = format!("{zone} is healthy: the hold of {} ends ({})", hold.since, hold.why);
                 self.record(Record::new(sight.snapshot.time, Event::Clear, message), Some(zone)).await?;
                 self.store.release(zone, hold.since).await?;

@@ -84,3 +84,114 @@ fn why_traffic_remains(isolation: &Isolation, cluster: Option<&ClusterView>, ser
     }
     "kept-alive connections, or callers outside the mesh".to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::cluster::{PodId, Service};
+    use crate::domain::isolation::IsolationSpec;
+    use crate::domain::{Admission, Calls, Cell, Origin, Period, Share, Zone};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn zone() -> Zone {
+        Zone::new("zone-b")
+    }
+
+    /// Admitted at second 0, and read back a second later.
+    fn isolation() -> Isolation {
+        let spec = IsolationSpec {
+            zone: zone(),
+            origin: Origin::Operator,
+            reason: "test".into(),
+            evidence: Vec::new(),
+            expires_at: at(3600),
+            share: Share::NONE,
+            only: Default::default(),
+            overrides: Default::default(),
+            approved: true,
+        };
+        let mut isolation = Isolation::new("1".into(), spec, at(0));
+        (isolation.admission, isolation.isolated_at) = (Admission::Admitted(at(0)), Some(at(1)));
+        isolation
+    }
+
+    /// What services of the zone served in the last ten seconds; each has one pod there, drained unless it is said.
+    fn seen(second: i64, served: &[(&str, f64)]) -> Snapshot {
+        let mut cluster = ClusterView::default();
+        let mut cells: BTreeMap<ServiceId, BTreeMap<Zone, Cell>> = BTreeMap::new();
+        for (name, total) in served {
+            let service = ServiceId::new("default", *name);
+            let served = Calls { total: *total, failed: 0.0 };
+            cells.insert(service.clone(), [(zone(), Cell { served, ..Cell::default() })].into());
+            cluster.services.insert(service.clone(), Service { headless: *name == "peers" });
+            let pod = Pod {
+                zone: Some(zone()),
+                draining: if *name == "kept" { Draining::No } else { Draining::Ours(zone()) },
+                exempt: (*name == "kept").then(|| "it says so".to_owned()),
+                in_mesh: *name != "plain",
+                services: [service].into(),
+                ..Pod::default()
+            };
+            cluster.pods.insert(PodId { namespace: "default".into(), name: (*name).to_owned() }, pod);
+        }
+        let (coverage, gaps) = (BTreeMap::new(), Vec::new());
+        Snapshot { time: at(second), cells, coverage, gaps, cluster: Some(cluster) }
+    }
+
+    fn judge(isolation: &Isolation, before_rps: f64, snapshot: &Snapshot) -> Option<Effect> {
+        effect(isolation, before_rps, snapshot, CycleLength::at_least(Period::from_secs(10)))
+    }
+
+    #[test]
+    fn an_isolation_shows_once_a_twentieth_is_left_and_says_how_soon() {
+        let mut isolation = isolation();
+        let early = judge(&isolation, 100.0, &seen(10, &[("web", 60.0)])).unwrap();
+        assert!(!early.shown() && (early.after_rps - 6.0).abs() < 1e-9);
+        let shown = judge(&isolation, 100.0, &seen(20, &[("web", 50.0)])).unwrap();
+        assert_eq!(shown.shown_after_s, Some(20));
+        isolation.effect = Some(shown);
+        let later = judge(&isolation, 100.0, &seen(30, &[("web", 500.0)])).unwrap();
+        assert_eq!(later.shown_after_s, Some(20), "what was shown stays so");
+    }
+
+    #[test]
+    fn with_a_share_as_much_may_remain() {
+        let mut isolation = isolation();
+        isolation.spec.share = Share::percent(25);
+        assert!(judge(&isolation, 100.0, &seen(10, &[("web", 240.0)])).unwrap().shown());
+        assert!(!judge(&isolation, 100.0, &seen(10, &[("web", 260.0)])).unwrap().shown());
+    }
+
+    #[test]
+    fn without_a_figure_from_before_nothing_is_claimed() {
+        assert_eq!(judge(&isolation(), 0.0, &seen(10, &[("web", 0.0)])), None);
+    }
+
+    #[test]
+    fn what_remains_is_named_with_its_reason_the_most_first() {
+        let snapshot = seen(10, &[("web", 10.0), ("peers", 40.0), ("kept", 30.0), ("plain", 20.0), ("quiet", 0.0)]);
+        let effect = judge(&isolation(), 100.0, &snapshot).unwrap();
+        let said: Vec<(&str, &str)> =
+            effect.residual.iter().map(|r| (r.service.name.as_str(), r.why.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                ("peers", "a headless service: callers choose among its pods without the mesh"),
+                ("kept", "1 of 1 pods are left alone: it says so"),
+                ("plain", "its pods are not in the mesh"),
+                ("web", "kept-alive connections, or callers outside the mesh"),
+            ]
+        );
+    }
+
+    #[test]
+    fn after_three_minutes_without_effect_it_is_said() {
+        let isolation = isolation();
+        let effect = judge(&isolation, 100.0, &seen(10, &[("web", 600.0)])).unwrap();
+        assert!(!ineffective(&isolation, &effect, at(179)));
+        assert!(ineffective(&isolation, &effect, at(180)));
+    }
+}

@@ -13,7 +13,7 @@ use super::convert::{self, time};
 use super::resource::{self, Episode, HoldStatus, ZoneIsolation};
 use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
-use crate::kubernetes::{bounded, explain, marks, status_code};
+use crate::kubernetes::{bounded, explain, is_of_another, marks, status_code};
 use crate::ports::{IsolationStore, StoreError};
 
 /// The executor owns the ledger, the detector what metrics say: each writes its own fields only.
@@ -180,9 +180,7 @@ impl KubernetesStore {
         let params = PatchParams::apply(manager).force();
         match bounded(self.isolations.patch_status(&object.name_any(), &params, &Patch::Apply(&patch))).await {
             Ok(_) => Ok(()),
-            Err(error) if matches!(status_code(&error), Some(404 | 409)) => {
-                Err(StoreError::NotActive(Zone::new(object.name_any())))
-            }
+            Err(error) if is_of_another(&error) => Err(StoreError::NotActive(Zone::new(object.name_any()))),
             Err(error) => Err(unavailable(error)),
         }
     }

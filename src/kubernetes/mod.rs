@@ -107,6 +107,13 @@ pub fn status_code(error: &kube::Error) -> Option<u16> {
     if let kube::Error::Api(status) = error { Some(status.code) } else { None }
 }
 
+/// Whether a write was meant for an object that is gone, or another of its name by now.
+pub fn is_of_another(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    matches!(status.code, 404 | 409) || causes.into_iter().any(|cause| cause.field == "metadata.uid")
+}
+
 /// What is refused for good, and what is worth another try.
 pub fn step_error(what: &str, error: &kube::Error) -> StepError {
     let why = format!("{what}: {}", explain(error));

@@ -23,7 +23,7 @@ use super::Look;
 use crate::domain::Zone;
 use crate::domain::cluster::PodId;
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
-use crate::kubernetes::{bounded, marks, status_code, step_error};
+use crate::kubernetes::{bounded, is_of_another, marks, step_error};
 use crate::ports::{IsolationStep, StepError};
 
 /// Patches under way at once.
@@ -152,8 +152,7 @@ impl MeshIstio {
         let params = PatchParams::default();
         match bounded(self.pods(&id.namespace).patch_metadata(&id.name, &params, &patch)).await {
             Ok(_) => Ok(()),
-            // Gone, or another by now.
-            Err(error) if matches!(status_code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) if is_of_another(&error) => Ok(()),
             Err(error) => Err(step_error(&format!("pod {id} can't be patched"), &error)),
         }
     }
