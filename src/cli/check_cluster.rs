@@ -8,6 +8,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
 use super::check::{Finding, Level};
+use super::cluster::{is_surely_that_of_the_metrics, needs_cluster};
 use crate::domain::{ClusterView, Mode, Zone};
 use crate::isolate::resource::{self, ZoneIsolation};
 use crate::isolate::steps::Rfc2136;
@@ -34,6 +35,10 @@ const OLDEST_ISTIO: (u32, u32) = (1, 22);
 pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
     let acts = settings.mode != Mode::Observe;
     let mut findings = Vec::new();
+    if !needs_cluster(settings) && !is_surely_that_of_the_metrics(settings) {
+        let found = "not looked at: observing works without (name kubernetes.context, or a mode that acts, to look)";
+        return vec![Finding::new(Level::Ok, "kubernetes", found)];
+    }
     match kubernetes::connect(&settings.kubernetes).await {
         Ok(client) => findings.extend(cluster(settings, &client, zones_of_metrics, acts).await),
         Err(error) => {

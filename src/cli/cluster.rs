@@ -34,8 +34,8 @@ pub(super) async fn look_on(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Eyes, ConnectError> {
-    let needed = settings.mode != Mode::Observe || settings.prometheus.zone_from == ZoneFrom::Node;
-    let surely = settings.kubernetes.context.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let needed = needs_cluster(settings);
+    let surely = is_surely_that_of_the_metrics(settings);
     let client = match kubernetes::connect(&settings.kubernetes).await {
         Ok(client) if needed || surely => Some(client),
         Ok(_) => None,
@@ -50,6 +50,15 @@ pub(super) async fn look_on(
         (client, Arc::new(watch))
     });
     Ok(Eyes { cluster, said: Mutex::default() })
+}
+
+/// Whether there is no doing without: to act, and to look zones up.
+pub(super) fn needs_cluster(settings: &Settings) -> bool {
+    settings.mode != Mode::Observe || settings.prometheus.zone_from == ZoneFrom::Node
+}
+
+pub(super) fn is_surely_that_of_the_metrics(settings: &Settings) -> bool {
+    settings.kubernetes.context.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 impl Eyes {

@@ -23,16 +23,23 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    #[arg(required_unless_present = "all")]
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The zone, as the nodes' topology.kubernetes.io/zone names it
     zone: Option<String>,
     /// Every zone, by the marks on nodes, pods and names alone; needs no daemon and no ledger
-    #[arg(long, conflicts_with = "zone")]
+    #[arg(long)]
     all: bool,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let remote = Remote::connect(&arguments.config).await?;
-    match &arguments.zone {
+    match &arguments.which.zone {
         Some(zone) => one(&remote, zone).await,
         None => all(&remote, super::now()).await,
     }

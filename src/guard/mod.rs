@@ -150,11 +150,7 @@ fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timest
 
 /// Nothing is done to a cluster that can't be seen; a rehearsal may do without.
 fn unseen_cluster(situation: &Situation<'_>, _: &Request, _: &Settings, _: Timestamp) -> Outcome {
-    match situation.cluster {
-        None if situation.acts => Outcome::Held(HoldReason::UnseenCluster),
-        None => Outcome::NotEvaluated,
-        Some(_) => Outcome::Passed,
-    }
+    held_if(situation.acts && situation.cluster.is_none(), || HoldReason::UnseenCluster)
 }
 
 fn unknown_zone(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {

@@ -224,6 +224,15 @@ fn marks_alone_suffice_to_give_everything_back() {
     assert_eq!(stage.everything(), before);
     let again = stage.said(&["restore", "--all"]);
     assert!(again.contains("nothing of ours was left"), "{again}");
+
+    // Without the custom resources everybody says what is missing.
+    let hint = "are the custom resources installed? (`zoneward crd | kubectl apply -f -`)";
+    for arguments in [&["status"][..], &["restore", "zone-b"], &isolate("zone-b")] {
+        let said = stage.refused(arguments);
+        assert!(said.contains(hint), "{arguments:?}: {said}");
+    }
+    let _daemon = stage.daemon("two");
+    eventually("the daemon says it", SOON, || stage.log("two").contains(hint).then_some(()));
 }
 
 #[test]

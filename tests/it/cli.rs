@@ -245,7 +245,7 @@ fn a_person_must_say_why_and_for_how_long() {
         (&["isolate", "zone-a", "--reason", "x"], "--for"),
         (&["isolate", "zone-a", "--reason", "x", "--for", "90h"], "outside 1m to 72h"),
         (&["isolate", "zone-a", "--reason", "x", "--for", "2h", "--override", "another-zone-isolated"], "cooling-down"),
-        (&["restore"], "--all"),
+        (&["restore"], "<ZONE|--all>"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
