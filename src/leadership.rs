@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::{CALL_TIMEOUT, explain, status_code};
 
-const NAME: &str = "zoneward";
+pub const LEASE_NAME: &str = "zoneward";
 /// A follower waits so long after the last renewal that it saw.
 const LEASE: Duration = Duration::from_secs(30);
 /// A leader begins nothing so long after it sent its last renewal; what it began before ends within `CALL_TIMEOUT`.
@@ -54,6 +54,8 @@ pub struct Candidate {
     changed: watch::Sender<bool>,
     /// The newest lease of another, and when it was first seen.
     seen: Option<(LeaseSpec, Instant)>,
+    /// Whose lease was last said to be held.
+    follows: Option<String>,
     trouble: bool,
 }
 
@@ -62,7 +64,8 @@ impl Candidate {
         let until = Arc::new(Mutex::new(None));
         let (changed, changes) = watch::channel(false);
         let api = Api::default_namespaced(client.clone());
-        let candidate = Self { api, identity, until: Arc::clone(&until), changed, seen: None, trouble: false };
+        let candidate =
+            Self { api, identity, until: Arc::clone(&until), changed, seen: None, follows: None, trouble: false };
         (candidate, Leadership { until, changes })
     }
 
@@ -100,7 +103,7 @@ impl Candidate {
     /// The lease could not be read or written: what was held is held until it runs out.
     fn doubt(&mut self, why: &str) {
         if !std::mem::replace(&mut self.trouble, true) {
-            tracing::warn!(why, "the Lease {NAME} can't be read or written: who leads is not known");
+            tracing::warn!(why, "the Lease {LEASE_NAME} can't be read or written: who leads is not known");
         }
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         if until.is_none_or(|until| Instant::now() >= until) {
@@ -115,26 +118,31 @@ impl Candidate {
             if leads {
                 tracing::info!(identity = self.identity, "this replica leads: it acts");
             } else {
-                tracing::info!(identity = self.identity, "this replica follows: another acts, or none");
+                tracing::info!(identity = self.identity, "this replica leads no more: another acts, or none");
             }
         }
     }
 
     /// Whether the lease is ours now.
     async fn try_to_hold(&mut self) -> kube::Result<bool> {
-        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+        let Some(mut lease) = self.api.get_opt(LEASE_NAME).await? else {
             let mut lease = Lease::default();
-            lease.metadata.name = Some(NAME.to_owned());
+            lease.metadata.name = Some(LEASE_NAME.to_owned());
             lease.spec = Some(self.held(None));
             return lost_if_conflict(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         if holder != self.identity && !holder.is_empty() && !self.ran_out(&spec) {
+            if self.follows.as_deref() != Some(holder) {
+                tracing::info!(identity = self.identity, "this replica follows: {holder} holds the Lease {LEASE_NAME}");
+                self.follows = Some(holder.to_owned());
+            }
             return Ok(false);
         }
+        self.follows = None;
         lease.spec = Some(self.held(Some(&spec)));
-        lost_if_conflict(self.api.replace(NAME, &PostParams::default(), &lease).await)
+        lost_if_conflict(self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await)
     }
 
     /// Whether the other's lease has not changed for as long as it is worth, by our own clock.
@@ -165,11 +173,11 @@ impl Candidate {
     }
 
     async fn release(&self) -> kube::Result<()> {
-        let mut lease = self.api.get(NAME).await?;
+        let mut lease = self.api.get(LEASE_NAME).await?;
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
             spec.holder_identity = None;
-            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+            self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await?;
         }
         Ok(())
     }

@@ -422,7 +422,7 @@ impl Pipeline {
             standing.healthy_cycles = if healthy { standing.healthy_cycles.saturating_add(1) } else { 0 };
             let Some(hold) = holds.get(zone).filter(|hold| hold.until_healthy) else { continue };
             if self.acts() && quiet && self.standings[zone].healthy_cycles >= HEALED_CYCLES {
-                let message = format!("{zone} is healthy: the hold of {} ends ({})", hold.since, hold.why);
+                let message = format!("{zone} is healthy: the hold of {:.0} ends ({})", hold.since, hold.why);
                 self.record(Record::new(sight.snapshot.time, Event::Clear, message), Some(zone)).await?;
                 self.store.release(zone, hold.since).await?;
             }

@@ -22,7 +22,9 @@ pub enum LogFormat {
 
 /// Logs go to standard error; `RUST_LOG` sets what is logged.
 pub fn init_logs(format: LogFormat, default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    // The client's own words on lost connections come without address or end; ours say what they mean.
+    let default = format!("{default_level},kube_client=off,kube_runtime=error");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let _already_set = match format {

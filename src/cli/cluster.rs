@@ -69,7 +69,9 @@ impl Eyes {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let why = view.as_ref().err().cloned();
         if *said != why {
-            if let Some(why) = &why {
+            if why.as_ref().is_some_and(|why| why.ends_with(kubernetes::NOT_YET)) {
+                tracing::info!("the cluster is being read");
+            } else if let Some(why) = &why {
                 tracing::warn!("the cluster can't be seen, so guardrails that need it can't be asked: {why}");
             } else {
                 tracing::info!("the cluster is seen");

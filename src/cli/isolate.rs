@@ -1,6 +1,7 @@
 //! `zoneward isolate` and `zoneward approve`: a person's hand on the very same executor.
 
 use anyhow::bail;
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
@@ -10,6 +11,7 @@ use crate::domain::{IsolationSpec, Origin, Period, Share, StepName, Zone};
 use crate::guard;
 use crate::isolate::{KubernetesStore, object};
 use crate::kubernetes::{bounded, status_code};
+use crate::ports::IsolationStore;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,7 +68,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         bail!("--reason must say something: it goes into the audit journal");
     }
     let remote = Remote::connect(&arguments.config).await?;
-    let now = super::now();
+    // Whole seconds are enough for people.
+    let now = Timestamp::from_second(super::now().as_second())?;
     let spec = IsolationSpec {
         zone: Zone::new(arguments.zone.clone()),
         origin: Origin::Operator,
@@ -82,6 +85,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         return preflight::examine(&remote, &spec, now).await?.print(Output::Table);
     }
     let zone = &arguments.zone;
+    let acting = remote.who_acts(now).await;
+    if acting.is_over() {
+        bail!("{zone} is not isolated: {acting}");
+    }
+    note_hold(&remote, &spec.zone).await?;
     match bounded(remote.isolations.create(&PostParams::default(), &object(&spec))).await {
         Ok(_) => {}
         Err(error) if status_code(&error) == Some(409) => {
@@ -119,7 +127,10 @@ pub(super) async fn approve(arguments: ApproveArguments) -> anyhow::Result<Outco
 /// Until the zone is out. What is refused, or taken up by nobody, is withdrawn if it was made just now: nothing may begin
 /// by itself later, when nobody looks.
 async fn follow(remote: &Remote, zone: &str, made_now: bool) -> anyhow::Result<Outcome> {
-    let followed = remote.follow(zone, Goal::Isolated).await?;
+    let followed = tokio::select! {
+        followed = remote.follow(zone, Goal::Isolated) => followed?,
+        _ = tokio::signal::ctrl_c() => return interrupted(remote, zone, made_now).await,
+    };
     let why = match followed {
         Followed::Reached => {
             render::line(&format!("{zone} is out of rotation. `zoneward status` shows its effect"));
@@ -140,13 +151,36 @@ async fn follow(remote: &Remote, zone: &str, made_now: bool) -> anyhow::Result<O
             format!("{zone} is not isolated: {why} ({name}){hint}")
         }
         Followed::Ignored => {
-            format!("{zone} is not isolated: no daemon took it up; is `zoneward run` up, in recommend or enforce mode?")
+            format!("{zone} is not isolated: no daemon took it up; {}", remote.who_acts(super::now()).await)
         }
     };
     if made_now && let Some(made) = remote.isolation(zone).await? {
         KubernetesStore::new(&remote.client).delete(&made).await?;
+        bail!("{why}. The request is withdrawn");
     }
     bail!("{why}")
+}
+
+/// A person's hold binds the detector; another person may not know of it.
+async fn note_hold(remote: &Remote, zone: &Zone) -> anyhow::Result<()> {
+    if let Some(hold) = KubernetesStore::new(&remote.client).holds().await?.get(zone) {
+        render::note(&format!(
+            "note: an operator holds {zone} since {:.0}, for zoneward's own part: {}",
+            hold.since, hold.why
+        ));
+    }
+    Ok(())
+}
+
+/// What has not begun is withdrawn; what has goes on.
+async fn interrupted(remote: &Remote, zone: &str, made_now: bool) -> anyhow::Result<Outcome> {
+    let Some(object) = remote.isolation(zone).await? else { bail!("interrupted") };
+    let begun = object.status.as_ref().is_some_and(|status| status.admitted_at.is_some());
+    if made_now && !begun {
+        KubernetesStore::new(&remote.client).delete(&object).await?;
+        bail!("interrupted before it began: the request is withdrawn");
+    }
+    bail!("no longer followed; it goes on. `zoneward status` shows it, `zoneward restore {zone}` gives the zone back")
 }
 
 /// `AnotherZoneIsolated` as `another-zone-isolated`.

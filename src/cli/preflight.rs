@@ -99,7 +99,8 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         acts: true,
     };
     let request = Request::of(&Isolation::new(String::new(), spec.clone(), now), now);
-    let already = isolations.iter().any(|isolation| isolation.active() && *isolation.zone() == *zone);
+    let already =
+        isolations.iter().any(|isolation| isolation.active() && isolation.spec.approved && isolation.zone() == zone);
     let outcomes = guard::examine(&situation, &request, &remote.settings.guard, now);
     let finding = sight.assessment.zones.get(zone);
     Ok(Preflight {

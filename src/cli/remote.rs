@@ -1,9 +1,11 @@
 //! What the commands that act share: the cluster, the newest judgement, and following an isolation.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 
 use super::{ConfigArguments, render};
@@ -11,6 +13,7 @@ use crate::domain::{ClusterView, CycleLength, Mode, Sight};
 use crate::isolate::resource::{Condition, ZoneIsolation, ZoneIsolationStatus};
 use crate::isolate::{MemoryStore, unseen};
 use crate::kubernetes::{self, bounded, explain, status_code};
+use crate::leadership;
 use crate::observe::PrometheusObserver;
 use crate::pipeline::{self, Pipeline};
 use crate::ports::Observer;
@@ -18,8 +21,8 @@ use crate::settings::Settings;
 
 /// Between two looks at an isolation that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Within which a daemon takes an isolation up, if there is one.
-const TAKEN_UP_WITHIN: Duration = Duration::from_secs(30);
+/// Within which a daemon takes an isolation up, if there is one; another takes over within half of that.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(60);
 /// After which following ends, whatever has come of it.
 const FOLLOWED_FOR: Duration = Duration::from_secs(300);
 
@@ -105,6 +108,52 @@ pub(super) enum Followed {
     StillUnderWay,
 }
 
+/// Who acts, as the Lease tells.
+pub(super) enum Acting {
+    Somebody {
+        who: String,
+        renewed_s_ago: i64,
+    },
+    Nobody,
+    /// The Lease can't be read.
+    Unknown,
+}
+
+impl Acting {
+    /// Whether nobody does, for sure: not even a replica that is about to take over.
+    pub(super) const fn is_over(&self) -> bool {
+        match self {
+            Self::Somebody { renewed_s_ago, .. } => *renewed_s_ago > TAKEN_UP_WITHIN.as_secs() as i64,
+            Self::Nobody => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for Acting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Somebody { who, .. } if self.is_over() => write!(f, "nobody acts: {who} did last, and is silent"),
+            Self::Somebody { who, renewed_s_ago } => write!(f, "{who} acts; it was heard of {renewed_s_ago} s ago"),
+            Self::Nobody => write!(f, "nobody acts: no `zoneward run` in recommend or enforce mode holds the Lease"),
+            Self::Unknown => write!(f, "who acts is not known, as the Lease can't be read"),
+        }
+    }
+}
+
+impl Remote {
+    pub(super) async fn who_acts(&self, now: Timestamp) -> Acting {
+        let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
+        let spec = match bounded(leases.get_opt(leadership::LEASE_NAME)).await {
+            Ok(lease) => lease.and_then(|lease| lease.spec),
+            Err(_) => return Acting::Unknown,
+        };
+        let held = spec.and_then(|spec| Some((spec.holder_identity.filter(|who| !who.is_empty())?, spec.renew_time?)));
+        let Some((who, renewed)) = held else { return Acting::Nobody };
+        Acting::Somebody { who, renewed_s_ago: (now.as_second() - renewed.0.as_second()).max(0) }
+    }
+}
+
 pub(super) fn condition<'a>(object: &'a ZoneIsolation, type_: &str) -> Option<&'a Condition> {
     object.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
@@ -127,7 +176,8 @@ fn ledger_lines(object: &ZoneIsolation) -> Vec<String> {
 pub(super) fn api_error(what: &str, error: &kube::Error) -> anyhow::Error {
     let hint = match status_code(error) {
         Some(404) => "; are the custom resources installed? (`zoneward crd | kubectl apply -f -`)",
-        Some(401 | 403) => "; does your account have the right to?",
+        Some(401) => "; your credentials are refused",
+        Some(403) => "; does your account have the right to? (deploy/rbac.yaml has the role zoneward-operator)",
         _ => "",
     };
     anyhow::anyhow!("{what}: {}{hint}", explain(error))

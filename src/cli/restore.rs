@@ -50,6 +50,10 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
         render::line(&format!("{zone} is not isolated: there is no ZoneIsolation of it"));
         return Ok(Outcome::Done);
     };
+    let acting = remote.who_acts(super::now()).await;
+    if acting.is_over() {
+        render::note(&format!("warning: {acting}"));
+    }
     let begun = object.status.as_ref().is_some_and(|status| status.admitted_at.is_some());
     KubernetesStore::new(&remote.client).delete(&object).await?;
     match remote.follow(zone, Goal::Gone).await? {
@@ -62,8 +66,8 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
             Ok(Outcome::Done)
         }
         Followed::Ignored | Followed::Refused { .. } => bail!(
-            "{zone} is to be given back, but no daemon does it; is `zoneward run` up? `zoneward restore --all` undoes by \
-             the marks alone"
+            "{zone} is to be given back, but no daemon does it; {}. `zoneward restore --all` undoes by the marks alone",
+            remote.who_acts(super::now()).await
         ),
         Followed::StillUnderWay => {
             bail!("{zone} is being given back, but not every step is undone yet; see `zoneward status`")
@@ -161,6 +165,12 @@ fn not_undone(object: &ZoneIsolation, done: &[Swept]) -> Vec<String> {
 
 /// Where no daemon takes its finalizer off, we do: everything is undone.
 async fn let_go(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<()> {
+    if !objects.is_empty() {
+        render::line(&format!(
+            "waiting up to {} s for a daemon to let go of what was deleted",
+            LET_GO_WITHIN.as_secs()
+        ));
+    }
     let patience = Instant::now() + LET_GO_WITHIN;
     let store = KubernetesStore::new(&remote.client);
     for object in objects {

@@ -19,6 +19,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Serialize)]
 struct Status {
+    /// Which replica acts.
+    acting: String,
     zones: Vec<ZoneRow>,
     isolations: Vec<IsolationRow>,
 }
@@ -52,6 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let isolations = bounded(remote.isolations.list(&all)).await;
     let isolations = isolations.map_err(|error| api_error("ZoneIsolations can't be listed", &error))?;
     let status = Status {
+        acting: remote.who_acts(super::now()).await.to_string(),
         zones: zones.items.iter().map(zone_row).collect(),
         isolations: isolations.items.iter().map(isolation_row).collect(),
     };
@@ -69,7 +72,10 @@ fn zone_row(zone: &resource::Zone) -> ZoneRow {
         zone: zone.name_any(),
         verdict: status.verdict,
         since: status.verdict_since,
-        hold: zone.spec.hold.clone().or(held),
+        hold: match (zone.spec.hold.clone(), held) {
+            (Some(hold), Some(held)) => Some(format!("{hold}\n{held}")),
+            (hold, held) => hold.or(held),
+        },
         past_isolations: status.episodes.len(),
     }
 }
@@ -88,10 +94,16 @@ fn isolation_row(object: &ZoneIsolation) -> IsolationRow {
         format!("{:.1} requests/s before, {:.1} now{shown}", rps(before), rps(after))
     });
     let residual = status.effect.iter().flat_map(|effect| &effect.residual);
+    let deleted = object.metadata.deletion_timestamp.as_ref().filter(|_| status.returning_since.is_none());
+    let (state, message) = match (deleted, ready) {
+        (Some(at), _) => ("To be given back".to_owned(), format!("deleted at {}, and not taken up yet", at.0)),
+        (None, Some(ready)) => (ready.reason.clone(), ready.message.clone()),
+        (None, None) => ("Not taken up yet".to_owned(), String::new()),
+    };
     IsolationRow {
         zone: object.name_any(),
-        ready: ready.map_or_else(|| "not taken up yet".to_owned(), |ready| ready.reason.clone()),
-        message: ready.map(|ready| ready.message.clone()).unwrap_or_default(),
+        ready: state,
+        message,
         reason: object.spec.reason.clone(),
         expires_at: object.spec.expires_at.clone(),
         steps: steps.collect(),
@@ -104,6 +116,7 @@ fn isolation_row(object: &ZoneIsolation) -> IsolationRow {
 
 impl Status {
     fn print(&self) {
+        render::line(&self.acting);
         let zone = |row: &ZoneRow| {
             vec![
                 row.zone.clone(),

@@ -169,7 +169,7 @@ impl fmt::Display for HoldReason {
             Self::NotLeader => write!(f, "another replica leads, and acts"),
             Self::UnseenCluster => write!(f, "the cluster can't be seen, so nothing is done to it"),
             Self::NotApproved => write!(f, "a person has to approve it"),
-            Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since}: {why}"),
+            Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since:.0}: {why}"),
             Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {
                 write!(f, "it has been seen for {lasted} and must last {needed}")
@@ -201,7 +201,7 @@ impl fmt::Display for HoldReason {
                 services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ),
             Self::CoolingDown { until } => {
-                write!(f, "it was isolated not long ago; held until {until} (guard.cool_down)")
+                write!(f, "it was isolated not long ago; held until {until:.0} (guard.cool_down)")
             }
             Self::BudgetSpent { isolations, allowed } => write!(
                 f,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::ledger::STUCK_AFTER;
 use super::resource::Condition;
 use crate::domain::isolation::StepEntry;
-use crate::domain::{Admission, Isolation, StepName, StepState};
+use crate::domain::{Admission, HoldReason, Isolation, StepName, StepState};
 
 /// The executor's conditions; `Ready` is the summary.
 pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Timestamp) -> Vec<Condition> {
@@ -14,8 +14,13 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
     let ended = !isolation.active();
     let (admitted, admitted_reason, why) = match &isolation.admission {
         Admission::Pending => ("Unknown", "Pending".to_owned(), "no guardrail was asked yet".to_owned()),
+        Admission::Refused(reason @ HoldReason::NotApproved) => {
+            let zone = isolation.zone();
+            let how = format!("`zoneward approve {zone}`, or decline it by `zoneward restore {zone}`");
+            ("False", camel_case(reason.as_str()), format!("{reason}: {how}. {}", isolation.spec.reason))
+        }
         Admission::Refused(reason) => ("False", camel_case(reason.as_str()), reason.to_string()),
-        Admission::Admitted(at) => ("True", "Admitted".to_owned(), format!("guardrails let it begin at {at}")),
+        Admission::Admitted(at) => ("True", "Admitted".to_owned(), format!("guardrails let it begin at {at:.0}")),
     };
     let out = isolation.isolated_at.is_some() && isolation.returning_since.is_none() && !ended;
     let isolated = if out {
@@ -38,9 +43,9 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
     let expired = isolation.restore_requested_at.is_none()
         && (isolation.expired(now) && (ended || isolation.returning_since.is_some()));
     let expired = if expired {
-        ("True", "Expired", format!("it expired at {}; it acts again once its spec changes", isolation.expires_at()))
+        ("True", "Expired", format!("it expired at {:.0}; it acts again once its spec changes", isolation.expires_at()))
     } else {
-        ("False", "NotYet", format!("it expires at {}", isolation.expires_at()))
+        ("False", "NotYet", format!("it expires at {:.0}", isolation.expires_at()))
     };
     let ready = summary(isolation, &why, &stuck_names, &admitted_reason, ended, out);
     let all = [
@@ -80,7 +85,7 @@ fn summary(
     }
     if out {
         let until = isolation.expires_at();
-        return ("True", "Isolated".to_owned(), format!("out of rotation until {until}: {}", isolation.spec.reason));
+        return ("True", "Isolated".to_owned(), format!("out of rotation until {until:.0}: {}", isolation.spec.reason));
     }
     if isolation.returning_since.is_some() {
         return ("False", "Returning".to_owned(), "it is being given back".to_owned());

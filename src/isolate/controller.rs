@@ -56,7 +56,7 @@ impl Controller {
         let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads);
         let mut turned_at: Option<Instant> = None;
         let (mut disturbed_at, mut looked_at): (Option<Instant>, Option<Instant>) = (None, None);
-        let mut trouble = Trouble::default();
+        let mut trouble = Trouble::new("isolations are held as they are");
         let mut led = false;
         loop {
             let mut at_once = false;
@@ -108,7 +108,8 @@ impl Controller {
         let (steps, store, audit) = (self.steps.clone(), Arc::clone(&self.store), Arc::clone(&self.audit));
         let (leads, now) = (Arc::clone(&self.leads), self.now);
         async move {
-            let (mut sweeper, mut trouble) = (Sweeper::default(), Trouble::default());
+            let (mut sweeper, mut trouble) =
+                (Sweeper::default(), Trouble::new("marks that no isolation accounts for, if any, stay"));
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(SWEEP_EVERY) => {}
@@ -124,20 +125,27 @@ impl Controller {
 }
 
 /// Says once what keeps the executor from going on, and once that it does again.
-#[derive(Default)]
-struct Trouble(Option<String>);
+struct Trouble {
+    /// What it keeps from being done.
+    of: &'static str,
+    said: Option<String>,
+}
 
 impl Trouble {
+    const fn new(of: &'static str) -> Self {
+        Self { of, said: None }
+    }
+
     fn note(&mut self, why: Option<String>) {
-        if why == self.0 {
+        if why == self.said {
             return;
         }
         if let Some(why) = &why {
-            tracing::error!("isolations are held as they are: {why}");
+            tracing::error!("{}: {why}", self.of);
         } else {
-            tracing::info!("isolations go on");
+            tracing::info!("no longer so: {}", self.of);
         }
-        self.0 = why;
+        self.said = why;
     }
 }
 

@@ -165,7 +165,7 @@ pub struct Condition {
     printcolumn = r#"{"name":"Verdict","type":"string","jsonPath":".status.verdict"}"#,
     printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.verdictSince"}"#,
     printcolumn = r#"{"name":"Hold","type":"string","jsonPath":".spec.hold"}"#,
-    printcolumn = r#"{"name":"Held for","type":"string","jsonPath":".status.operatorHold.why"}"#
+    printcolumn = r#"{"name":"Given back by hand","type":"string","jsonPath":".status.operatorHold.since"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ZoneSpec {

@@ -13,7 +13,7 @@ use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepErr
 
 #[derive(Debug, Error)]
 pub enum SweepError {
-    #[error("{step}: marks that no isolation accounts for can't be looked for, or undone: {error}")]
+    #[error("{step}: {error}")]
     Step { step: StepName, error: StepError },
     #[error(transparent)]
     Advance(#[from] AdvanceError),

@@ -25,7 +25,7 @@ pub(super) fn admitted(isolation: &Isolation) -> String {
         Origin::Detector => "a person approved",
         Origin::Operator => "a person asked",
     };
-    format!("{} is to be isolated until {}, as {who}{overrides}: {}", spec.zone, isolation.expires_at(), spec.reason)
+    format!("{} is to be isolated until {:.0}, as {who}{overrides}: {}", spec.zone, isolation.expires_at(), spec.reason)
 }
 
 pub(super) fn step(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {

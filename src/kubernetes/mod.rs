@@ -4,7 +4,7 @@ mod view;
 mod watch;
 
 pub use view::tainted;
-pub use watch::{ClusterWatch, notice, read};
+pub use watch::{ClusterWatch, NOT_YET, notice, read};
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub mod marks {
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub context: Option<String>,
-    pub namespace: Option<String>,
+    pub namespace: String,
     pub exempt_namespaces: Vec<String>,
     pub exempt_apps: Vec<String>,
     pub exempt_stateful_sets: bool,
@@ -51,7 +51,7 @@ impl Default for Settings {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
             context: None,
-            namespace: None,
+            namespace: "zoneward".to_owned(),
             exempt_namespaces: owned(&["kube-system", "kube-public", "kube-node-lease"]),
             exempt_apps: owned(&["istiod", "istio-cni-node", "ztunnel", "prometheus", "alertmanager", "zoneward"]),
             exempt_stateful_sets: true,
@@ -61,8 +61,11 @@ impl Default for Settings {
 
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    #[error("no Kubernetes API is known: neither in-cluster (a service account) nor by a kubeconfig ({0})")]
-    NoneKnown(#[from] kube::config::InferConfigError),
+    #[error(
+        "no Kubernetes API is known: this process runs in no cluster, and no kubeconfig can be read (KUBECONFIG, or \
+         ~/.kube/config)"
+    )]
+    NoneKnown,
     #[error("the kubeconfig can't be used (kubernetes.context)")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
     #[error("the Kubernetes client can't be made: {0}")]
@@ -76,11 +79,9 @@ pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
             let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
             Config::from_custom_kubeconfig(Kubeconfig::read()?, &options).await?
         }
-        None => Config::infer().await?,
+        None => Config::infer().await.map_err(|_| ConnectError::NoneKnown)?,
     };
-    if let Some(namespace) = &settings.namespace {
-        config.default_namespace.clone_from(namespace);
-    }
+    config.default_namespace.clone_from(&settings.namespace);
     config.connect_timeout = Some(Duration::from_secs(5));
     Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))
 }

@@ -22,6 +22,8 @@ use crate::domain::ClusterView;
 
 /// A watch whose failures go on for so long shows an old cluster.
 const STALE_AFTER: Duration = Duration::from_secs(30);
+/// Said of what has only begun to be read.
+pub const NOT_YET: &str = "are not read yet";
 /// Failures farther apart do not belong together.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
 
@@ -212,7 +214,7 @@ impl Health {
         self.with(|fares| {
             fares.iter().find_map(|(kind, fare)| match (fare.synced, stale(&fare.failing), &fare.failing) {
                 (false, _, Some((_, _, why))) => Some(format!("{kind} can't be read: {why}")),
-                (false, _, None) => Some(format!("{kind} are not read yet")),
+                (false, _, None) => Some(format!("{kind} {NOT_YET}")),
                 (true, Some(why), _) => Some(format!("{kind} can't be watched: {why}")),
                 (true, None, _) => None,
             })

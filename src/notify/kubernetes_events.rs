@@ -68,7 +68,11 @@ impl Publisher {
             type_: severity(record),
             reason: reason(record.event),
             note: Some(note(&record.message)),
-            action: "Guard".to_owned(),
+            // Events alike in this too are counted instead of shown.
+            action: record
+                .step
+                .as_ref()
+                .map_or_else(|| "Guard".to_owned(), |step| format!("{}-{}", step.name, step.state.as_str())),
             secondary: None,
         };
         let reference = self.reference(zone).await;

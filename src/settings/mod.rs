@@ -109,7 +109,10 @@ impl Settings {
 
     fn problems(&self) -> Vec<Problem> {
         let of = |section: &'static str| {
-            move |(key, problem): (String, String)| Problem { path: format!("{section}.{key}"), problem }
+            move |(key, problem): (String, String)| {
+                let path = if key.is_empty() { section.to_owned() } else { format!("{section}.{key}") };
+                Problem { path, problem }
+            }
         };
         let owned = |problems: Vec<(&'static str, String)>| problems.into_iter().map(|(k, p)| (k.to_owned(), p));
         let mut problems: Vec<Problem> = self.prometheus.problems().into_iter().map(of("prometheus")).collect();

@@ -176,9 +176,11 @@ fn a_crash_a_lost_api_server_and_a_new_leader_lose_nothing() {
 
     // The API server goes for a while: nobody leads, and all is held as it is.
     stage.cluster.stop_api_server();
-    eventually("a leader that is cut off leads no more", SOON, || stage.log("first").contains("follows").then_some(()));
+    eventually("a leader that is cut off leads no more", SOON, || {
+        stage.log("first").contains("leads no more").then_some(())
+    });
     stage.cluster.start_api_server();
-    let led = |name: &str| stage.log(name).matches("this replica leads").count();
+    let led = |name: &str| stage.log(name).matches("this replica leads: it acts").count();
     eventually("one leads again", SOON, || (led("first") + led("second") == 2).then_some(()));
     assert!(stage.is_out("zone-b"));
 
@@ -227,10 +229,15 @@ fn marks_alone_suffice_to_give_everything_back() {
 
     // Without the custom resources everybody says what is missing.
     let hint = "are the custom resources installed? (`zoneward crd | kubectl apply -f -`)";
-    for arguments in [&["status"][..], &["restore", "zone-b"], &isolate("zone-b")] {
+    for arguments in [&["status"][..], &["restore", "zone-b"], &["approve", "zone-b"]] {
         let said = stage.refused(arguments);
         assert!(said.contains(hint), "{arguments:?}: {said}");
     }
+    let nobody = stage.refused(&isolate("zone-b"));
+    assert!(
+        nobody.contains("nobody acts") && nobody.contains("is silent"),
+        "at once, and not after a minute: {nobody}"
+    );
     let _daemon = stage.daemon("two");
     eventually("the daemon says it", SOON, || stage.log("two").contains(hint).then_some(()));
 }
