@@ -160,7 +160,7 @@ fn play(setting: &Setting) {
     assert_eq!(stage.bind.dig(NAME, "A").len(), setting.zones.len());
     assert!(stage.bind.dig(&format!("_zoneward.{NAME}"), "TXT").is_empty());
     println!("{:>8}  nodes, pods and addresses are exactly as before", stage.clock());
-    stage.tell_until("blocked");
+    stage.tell_until_said("blocked", "an operator holds it");
     assert!(stage.drained().is_empty(), "what an operator gave back is not taken again for the same fault");
     assert!(daemon.terminate().success());
 }
@@ -253,6 +253,10 @@ impl<'a> Stage<'a> {
 
     /// Prints the journal as it grows, until there is such an event.
     fn tell_until(&mut self, event: &str) {
+        self.tell_until_said(event, "");
+    }
+
+    fn tell_until_said(&mut self, event: &str, words: &str) {
         let audit = self.folder.path().join("audit");
         let read = || json_lines(&stdout(&run(&["audit", "--directory", audit.to_str().unwrap(), "--output", "json"])));
         let (fault, log) = (self.fault, self.folder.path().join("daemon.log"));
@@ -264,7 +268,7 @@ impl<'a> Stage<'a> {
                 let at: Timestamp = text(record, "time").parse().unwrap();
                 let since = format!("{:+}s", at.duration_since(fault).as_secs());
                 println!("{since:>8}  {:<9} {}", text(record, "event"), text(record, "message"));
-                found |= text(record, "event") == event;
+                found |= text(record, "event") == event && text(record, "message").contains(words);
                 told.push(text(record, "event").to_owned());
             }
             let said = || std::fs::read_to_string(&log).unwrap_or_default();
