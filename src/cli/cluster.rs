@@ -23,6 +23,8 @@ use crate::settings::Settings;
 /// The cluster, where it can be seen.
 pub(super) struct Eyes {
     cluster: Option<(Client, Arc<ClusterWatch>)>,
+    /// This replica's name, on the Lease as on Events.
+    identity: String,
     /// What was last said of a cluster that can't be seen.
     said: Mutex<Option<String>>,
 }
@@ -49,7 +51,7 @@ pub(super) async fn look_on(
         let watch = ClusterWatch::start(&client, &settings.kubernetes, tasks, stop);
         (client, Arc::new(watch))
     });
-    Ok(Eyes { cluster, said: Mutex::default() })
+    Ok(Eyes { cluster, identity: identity(), said: Mutex::default() })
 }
 
 /// Whether there is no doing without: to act, and to look zones up.
@@ -89,7 +91,9 @@ impl Eyes {
     ) -> Vec<Arc<dyn Notifier>> {
         let acting = self.cluster.as_ref().filter(|_| mode != Mode::Observe);
         acting
-            .map(|(client, _)| Arc::new(KubernetesEvents::start(client, identity(), tasks, stop)) as Arc<dyn Notifier>)
+            .map(|(client, _)| {
+                Arc::new(KubernetesEvents::start(client, self.identity.clone(), tasks, stop)) as Arc<dyn Notifier>
+            })
             .into_iter()
             .collect()
     }
@@ -110,7 +114,7 @@ impl Eyes {
         stop: &CancellationToken,
     ) -> anyhow::Result<Hands> {
         let Some((client, watch)) = &self.cluster else { anyhow::bail!("to act takes a Kubernetes API") };
-        let (candidate, leadership) = Candidate::new(client, identity());
+        let (candidate, leadership) = Candidate::new(client, self.identity.clone());
         let store = Arc::new(KubernetesStore::new(client));
         let looked = Arc::clone(watch);
         let look: Arc<Look> = Arc::new(move || looked.view());

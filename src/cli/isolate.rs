@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::remote::{Followed, Goal, Remote, api_error, condition};
 use super::{ConfigArguments, Outcome, Output, preflight, render};
+use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{IsolationSpec, Origin, Period, Share, StepName, Zone};
 use crate::guard;
 use crate::isolate::{KubernetesStore, object};
@@ -48,7 +49,7 @@ pub(super) struct ApproveArguments {
 
 fn period(text: &str) -> Result<Period, String> {
     let period: Period = text.parse()?;
-    if period < Period::from_mins(1) || period > Period::from_hours(72) {
+    if period < Period::from_mins(1) || period.signed() > LONGEST_ISOLATION {
         return Err(format!("{period} is outside 1m to 72h"));
     }
     Ok(period)

@@ -66,7 +66,8 @@ impl Remote {
             let status = object.status.as_ref().filter(current);
             let taken_up = match goal {
                 Goal::Isolated => status.is_some_and(|status| !status.conditions.is_empty()),
-                Goal::Gone => status.is_some_and(|status| status.returning_since.is_some()),
+                // A zone that is being given back is, whatever was edited meanwhile.
+                Goal::Gone => object.status.as_ref().is_some_and(|status| status.returning_since.is_some()),
             };
             if goal == Goal::Isolated {
                 if status.is_some() && is_true(&object, "Isolated") {

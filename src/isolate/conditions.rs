@@ -104,14 +104,7 @@ fn condition(
     let unchanged = before.iter().find(|condition| condition.type_ == type_ && condition.status == status);
     let since = unchanged.map_or_else(|| super::convert::time(now), |c| c.last_transition_time.clone());
     let message = message.chars().take(2_048).collect();
-    Condition {
-        type_: type_.to_owned(),
-        status,
-        reason,
-        message,
-        last_transition_time: since,
-        observed_generation: None,
-    }
+    Condition { type_: type_.to_owned(), status, reason, message, last_transition_time: since }
 }
 
 fn names(isolation: &Isolation, wanted: impl Fn(StepState) -> bool) -> String {

@@ -149,8 +149,6 @@ pub struct Condition {
     pub reason: String,
     pub message: String,
     pub last_transition_time: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
 }
 
 /// What outlives an episode: the zone's past, and an operator's hold.
