@@ -8,7 +8,9 @@ mod cluster;
 mod crd;
 mod demo;
 mod isolate;
+mod past;
 mod preflight;
+mod record;
 mod remote;
 mod render;
 mod restore;
@@ -57,6 +59,8 @@ enum Command {
     Check(check::Arguments),
     /// Judge a past stretch, as `run` would have.
     Backtest(backtest::Arguments),
+    /// Save a past stretch to a file, for `backtest --recording`.
+    Record(record::Arguments),
     /// Watch a gray failure from onset to return in an embedded world.
     Demo(demo::Arguments),
     /// List the audit journal, or verify that it is whole.
@@ -117,6 +121,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         | Command::Crd
         | Command::Check(_)
         | Command::Backtest(_)
+        | Command::Record(_)
         | Command::Demo(_)
         | Command::Audit(_) => (LogFormat::Text, "warn"),
     };
@@ -131,6 +136,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Crd => crd::run(),
         Command::Check(arguments) => check::run(arguments).await,
         Command::Backtest(arguments) => backtest::run(arguments).await,
+        Command::Record(arguments) => record::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Audit(arguments) => audit::run(&arguments),
     };

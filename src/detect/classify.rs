@@ -12,7 +12,7 @@ use super::settings::Settings;
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{
-    Assessment, Evidence, Finding, Gap, Nats, Period, PodCalls, ServiceId, Signal, Vantage, Verdict, Zone,
+    Assessment, CloserLook, Evidence, Finding, Gap, Nats, Period, ServiceId, Signal, Vantage, Verdict, Zone,
 };
 
 /// Evidence shown with a verdict, strongest first.
@@ -21,7 +21,7 @@ const MOST_EVIDENCE: usize = 10;
 const WIDE_SERVICES: usize = 3;
 
 /// What a closer look has shown, pod by pod.
-pub type Pods = BTreeMap<Suspect, Vec<PodCalls>>;
+pub type Pods = BTreeMap<Suspect, CloserLook>;
 
 /// Judges the newest cycle.
 ///
@@ -202,7 +202,7 @@ impl<'a> Judge<'a> {
                 unsettled.insert(suspect);
                 return None;
             };
-            let looked = (pods.as_slice(), left_out);
+            let looked = (pods.pods.as_slice(), left_out);
             let found = corroborate::culprit(track, cell, looked, cycles, self.settings, &self.history.scale)?;
             if left_out == LeftOut::Node && first.as_ref().is_some_and(|known| *known != found) {
                 return None;

@@ -1,14 +1,16 @@
 //! What was seen so far: a ring of increments and a slow baseline per service, fed by one snapshot a cycle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::corroborate::POD_CYCLES;
 use super::persist::Watches;
 use super::pool::Pool;
 use super::settings::{CLEAR, Scale, Settings};
 use super::track::Track;
-use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
+use crate::domain::verdict::Suspect;
+use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Zone};
 
 /// One cycle, or a sum of cycles, of one service: by zone, and for the latency by zone and bucket.
 #[derive(Debug, Clone, Default)]
@@ -112,6 +114,20 @@ impl History {
     /// Whether the zone's servers answered, or its clients called, within the longest window.
     pub(super) fn has_traffic(&self, zone: usize) -> bool {
         self.tracks.values().any(|track| track.traffic(zone) > (0.0, 0.0))
+    }
+
+    /// What looks suspicious, whatever comes of it.
+    pub fn suspects(&self) -> BTreeSet<Suspect> {
+        let mut suspects = BTreeSet::new();
+        for (service, track) in &self.tracks {
+            for (at, zone) in self.zones.iter().enumerate() {
+                for signal in Signal::ALL.into_iter().filter(|s| track.watches.get(*s, at).reading.suspicious) {
+                    let (service, zone, view) = (service.clone(), zone.clone(), signal.pod_view());
+                    suspects.insert(Suspect { service, zone, view, cycles: POD_CYCLES });
+                }
+            }
+        }
+        suspects
     }
 
     /// Takes in one cycle.

@@ -99,6 +99,11 @@ impl Settings {
         settings
     }
 
+    /// Half the evidence suspects: what more sensitive settings might want to look at.
+    pub fn sensitive(&self) -> Self {
+        Self { suspect: Nats::new(self.suspect.get() / 2.0), ..self.clone() }
+    }
+
     /// What is illegal, each as the key and what is allowed.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();

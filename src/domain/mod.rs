@@ -14,7 +14,7 @@ pub use decision::{Decision, HoldReason, Mode, Request};
 pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
-pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodCalls, Snapshot};
+pub use observation::{Calls, Cell, CloserLook, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
 pub use verdict::{Assessment, Evidence, Finding, Sight, Signal, Vantage, Verdict};

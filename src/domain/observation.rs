@@ -137,14 +137,36 @@ pub fn coverage_gaps<'a>(
     lost.into_iter().map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: of(zone) }).collect()
 }
 
+/// One service in one zone, pod by pod.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CloserLook {
+    pub pods: Vec<PodCalls>,
+    /// Of the pods of its other zones, those that are new.
+    pub new_elsewhere: f64,
+}
+
 /// One pod over the cycles asked for: its calls, or the durations of its requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodCalls {
     pub pod: String,
-    /// Where it runs, if the cluster can be asked.
+    /// Where it runs, if that is known.
     pub node: Option<String>,
+    pub age: PodAge,
     pub calls: Calls,
     pub latency: Histogram,
+}
+
+/// Whether a pod came or went lately, as roll-outs make them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodAge {
+    #[default]
+    Unknown,
+    /// It was there before the time in which a roll-out is remembered.
+    Settled,
+    New,
+    /// It no longer reports.
+    Gone,
 }
 
 /// Why data can't be judged. No data is neither healthy nor zero.

@@ -212,6 +212,9 @@ pub struct Sight {
     pub assessment: Assessment,
 }
 
+/// How long a roll-out is remembered: a pod younger than that is new.
+pub const NEW_FOR: Period = Period::from_mins(10);
+
 /// One service in one zone, to be seen pod by pod over some cycles.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Suspect {
@@ -222,7 +225,8 @@ pub struct Suspect {
 }
 
 /// What of each pod is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PodView {
     /// Requests of the service's own pods.
     Servers,

@@ -3,11 +3,14 @@
 mod api;
 mod decode;
 mod failures;
+mod pods;
 mod prometheus;
 mod queries;
+mod recording;
 mod settings;
 
 pub use api::{ConnectError, Usage};
 pub use failures::FailureClasses;
 pub use prometheus::{Inspection, PrometheusObserver};
+pub use recording::{Head, RecordedObserver, Recorder, RecordingError};
 pub use settings::{BasicAuth, Header, Labels, Override, Settings, ZoneFrom};

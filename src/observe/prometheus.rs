@@ -9,9 +9,9 @@ use prometheus_http_query::response::Data;
 use super::api::{Api, ApiError, ConnectError, Usage};
 use super::decode::{self, Places, Reading, Rows, Stretch};
 use super::queries::{Queries, Reporter};
-use super::settings::{Settings, ZoneFrom};
-use crate::domain::verdict::{PodView, Suspect};
-use crate::domain::{Calls, ClusterView, CycleLength, Gap, Histogram, Period, PodCalls, ServiceId, Snapshot};
+use super::settings::Settings;
+use crate::domain::verdict::Suspect;
+use crate::domain::{CloserLook, ClusterView, CycleLength, Gap, Period, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -20,10 +20,10 @@ const CHUNK_CYCLES: usize = 240;
 const MOST_GONE: usize = 10_000;
 /// Reads snapshots from Prometheus, or from what speaks its API.
 pub struct PrometheusObserver {
-    api: Api,
-    queries: Queries,
-    settings: Settings,
-    cycle: CycleLength,
+    pub(super) api: Api,
+    pub(super) queries: Queries,
+    pub(super) settings: Settings,
+    pub(super) cycle: CycleLength,
     /// Of pods that were seen, those that are gone included: their last calls count, too.
     places: Places,
     /// Set where samples come too rarely for the look-back.
@@ -57,7 +57,7 @@ impl PrometheusObserver {
         self.places.extend(view.places());
     }
 
-    const fn reading(&self) -> Reading<'_> {
+    pub(super) const fn reading(&self) -> Reading<'_> {
         Reading { settings: &self.settings, places: &self.places }
     }
 
@@ -185,37 +185,7 @@ impl Observer for PrometheusObserver {
         Ok(snapshots)
     }
 
-    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
-        let first = at - self.cycle.signed() * (suspect.cycles as i32 - 1);
-        let offset_s = self.settings.offset.as_secs_f64();
-        let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle, offset_s };
-        let answer = self.api.range(&self.queries.pods(suspect), stretch).await?;
-        if let Some(warning) = answer.warnings.first() {
-            return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
-        }
-        let mut pods: BTreeMap<&str, (Option<String>, Calls, Vec<(f64, f64)>)> = BTreeMap::new();
-        for row in &answer.rows {
-            let reading = self.reading();
-            let place = reading.place(|name| row.metric().get(name));
-            if self.settings.zone_from == ZoneFrom::Node && place.is_none_or(|place| place.zone != suspect.zone) {
-                continue;
-            }
-            let total: f64 = stretch.values(row).map(|(_, count)| count).sum();
-            let (node, calls, buckets) = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
-            *node = place.map(|place| place.node.clone());
-            if suspect.view == PodView::Durations {
-                buckets.extend(decode::label(row, "le").parse().ok().map(|edge: f64| (edge, total)));
-            } else {
-                let failed = decode::is_failure(row, &suspect.service, &self.settings);
-                *calls += Calls { total, failed: if failed { total } else { 0.0 } };
-            }
-        }
-        let pod = |(pod, (node, calls, buckets)): (&str, (Option<String>, Calls, Vec<(f64, f64)>))| PodCalls {
-            pod: pod.to_owned(),
-            node,
-            calls,
-            latency: Histogram::from_cumulative(&buckets),
-        };
-        Ok(pods.into_iter().map(pod).collect())
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
+        self.closer_look(suspect, at).await
     }
 }

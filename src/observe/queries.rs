@@ -10,7 +10,7 @@
 //!   were renamed, as a new pod label that the scrape configuration maps does.
 
 use super::settings::{Settings, ZoneFrom};
-use crate::domain::CycleLength;
+use crate::domain::{CycleLength, Period};
 use crate::domain::verdict::{PodView, Suspect};
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
@@ -44,6 +44,7 @@ pub(super) struct Queries {
     zone_is_label: bool,
     service: [String; 2],
     pod: String,
+    node: String,
     target: String,
     lookback: String,
     cycle: String,
@@ -65,6 +66,7 @@ impl Queries {
             zone_is_label: settings.zone_from == ZoneFrom::Label,
             service: [labels.service_namespace.clone(), labels.service.clone()],
             pod: labels.pod.clone(),
+            node: labels.node.clone(),
             target: labels.target.join(","),
             lookback: format!("{}s", settings.lookback.signed().as_secs()),
             cycle: format!("{}s", cycle.seconds()),
@@ -92,19 +94,47 @@ impl Queries {
         format!(r#"{well},grpc_response_status!~"{}""#, self.failed_grpc)
     }
 
-    /// One service in one zone by pod, and by outcome or bucket.
-    pub fn pods(&self, suspect: &Suspect) -> String {
-        let mut only = format!(
+    fn of_service(&self, suspect: &Suspect) -> String {
+        let Suspect { service, .. } = suspect;
+        format!(
             "{}={},{}={}",
             self.service[0],
-            quoted(&suspect.service.namespace),
+            quoted(&service.namespace),
             self.service[1],
-            quoted(&suspect.service.name),
-        );
+            quoted(&service.name)
+        )
+    }
+
+    /// The proxies that serve the service, or call it, in all zones: those that report now.
+    pub fn proxies_now(&self, suspect: &Suspect) -> String {
+        format!("group by ({}) ({REQUESTS}{{{}}})", self.proxy_and_zone(), self.of_reporter(suspect))
+    }
+
+    /// And those that reported a while ago. A stretch of lost scrapes does not make a pod new.
+    pub fn proxies_before(&self, suspect: &Suspect, ago: Period) -> String {
+        let (by, selector, ago_s) = (self.proxy_and_zone(), self.of_reporter(suspect), ago.signed().as_secs());
+        format!("group by ({by}) (last_over_time({REQUESTS}{{{selector}}}[{ago_s}s] offset {ago_s}s))")
+    }
+
+    fn proxy_and_zone(&self) -> String {
+        if self.zone_is_label { format!("{},{}", self.target, self.zone) } else { self.target.clone() }
+    }
+
+    fn of_reporter(&self, suspect: &Suspect) -> String {
+        let reporter = match suspect.view {
+            PodView::Servers | PodView::Durations => Reporter::Server,
+            PodView::Clients => Reporter::Client,
+        };
+        self.selector(&format!(r#"reporter="{}",{}"#, reporter.as_str(), self.of_service(suspect)))
+    }
+
+    /// One service in one zone by pod, and by outcome or bucket.
+    pub fn pods(&self, suspect: &Suspect) -> String {
+        let mut only = self.of_service(suspect);
         if self.zone_is_label {
             only += &format!(",{}={}", self.zone, quoted(suspect.zone.as_str()));
         }
-        let by = |more: &[&str]| [&[self.pod.as_str(), &self.target], more].concat().join(",");
+        let by = |more: &[&str]| [&[self.pod.as_str(), &self.target, &self.node], more].concat().join(",");
         match suspect.view {
             PodView::Servers => self.increments(REQUESTS, Reporter::Server, &only, &by(&CODE_LABELS)),
             PodView::Clients => self.increments(REQUESTS, Reporter::Client, &only, &by(&CODE_LABELS)),
@@ -198,7 +228,7 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Period, ServiceId, Zone};
+    use crate::domain::{ServiceId, Zone};
 
     #[test]
     fn extra_matchers_reach_every_selector() {
@@ -215,6 +245,8 @@ mod tests {
             queries.pods(&suspect(PodView::Servers)),
             queries.pods(&suspect(PodView::Clients)),
             queries.pods(&suspect(PodView::Durations)),
+            queries.proxies_now(&suspect(PodView::Servers)),
+            queries.proxies_before(&suspect(PodView::Clients), Period::from_mins(10)),
             queries.rate_by_zone(),
             queries.services(),
             queries.duration_series(),

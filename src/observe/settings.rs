@@ -51,6 +51,8 @@ pub struct Labels {
     pub service: String,
     pub service_namespace: String,
     pub pod: String,
+    /// Where the metrics have one.
+    pub node: String,
     /// Together they name one scraped proxy, on `up` as on the request metrics.
     pub target: Vec<String>,
 }
@@ -87,6 +89,7 @@ impl Default for Labels {
             service: "destination_service_name".to_owned(),
             service_namespace: "destination_service_namespace".to_owned(),
             pod: "pod".to_owned(),
+            node: "node".to_owned(),
             target: vec!["namespace".to_owned(), "pod".to_owned()],
         }
     }
@@ -143,6 +146,7 @@ impl Settings {
             ("labels.service", &self.labels.service),
             ("labels.service_namespace", &self.labels.service_namespace),
             ("labels.pod", &self.labels.pod),
+            ("labels.node", &self.labels.node),
         ];
         for (key, label) in labels.into_iter().chain(self.labels.target.iter().map(|l| ("labels.target", l))) {
             if !is_label(label) {

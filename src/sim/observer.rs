@@ -10,7 +10,7 @@ use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
 use crate::domain::observation::coverage_gaps;
 use crate::domain::verdict::{PodView, Suspect};
-use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
+use crate::domain::{Calls, Cell, CloserLook, CycleLength, Histogram, PodAge, PodCalls, Ratio, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// As in the default configuration.
@@ -109,12 +109,13 @@ impl Observer for WorldObserver {
         Ok(snapshots)
     }
 
-    async fn observe_pods(&mut self, suspect: &Suspect, _: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
         let world = lock(&self.world);
         let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone);
         let calls = |pod: &Pod| {
             let key = (pod.name.clone(), suspect.service.clone());
-            let mut seen = PodCalls { pod: pod.name.clone(), ..PodCalls::default() };
+            let age = pod.age(at);
+            let mut seen = PodCalls { pod: pod.name.clone(), age, ..PodCalls::default() };
             for cell in self.by_pod.iter().take(suspect.cycles).filter_map(|cycle| cycle.get(&key)) {
                 match suspect.view {
                     PodView::Servers => seen.calls += cell.served,
@@ -124,6 +125,9 @@ impl Observer for WorldObserver {
             }
             seen
         };
-        Ok(pods.map(calls).collect())
+        let elsewhere = || world.pods.iter().filter(|pod| pod.service == suspect.service.name && pod.zone != suspect.zone);
+        let new = elsewhere().filter(|pod| pod.age(at) == PodAge::New).count();
+        let new_elsewhere = new as f64 / elsewhere().count().max(1) as f64;
+        Ok(CloserLook { pods: pods.map(calls).collect(), new_elsewhere })
     }
 }

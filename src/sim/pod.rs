@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::Zone;
+use jiff::Timestamp;
+
+use crate::domain::verdict::NEW_FOR;
+use crate::domain::{PodAge, Zone};
 
 /// Istio's buckets, upper edges in milliseconds.
 pub(super) const EDGES_MS: [f64; 20] = [
@@ -100,6 +103,8 @@ pub(super) struct Pod {
     pub name: String,
     pub service: String,
     pub zone: Zone,
+    /// Nothing, if it was there when the world began.
+    pub born: Option<Timestamp>,
     /// The value of `istio.io/draining`.
     pub draining: Option<String>,
     /// Whether it is an endpoint of its service.
@@ -114,6 +119,11 @@ pub(super) struct Pod {
 }
 
 impl Pod {
+    pub fn age(&self, at: Timestamp) -> PodAge {
+        let new = self.born.is_some_and(|born| at.duration_since(born) < NEW_FOR.signed());
+        if new { PodAge::New } else { PodAge::Settled }
+    }
+
     pub fn count(&mut self, key: SeriesKey, durations: &Durations) {
         if durations.total() > 0 {
             self.counters.entry(key).or_default().add(durations);

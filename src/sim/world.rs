@@ -237,6 +237,7 @@ impl World {
             name,
             service: service.to_owned(),
             zone,
+            born: (self.now > self.story_start - self.scenario.history.signed()).then_some(self.now),
             draining: None,
             ready: true,
             counters: BTreeMap::new(),

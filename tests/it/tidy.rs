@@ -19,6 +19,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 19] = [
             "prometheus_http_query",
             "reqwest",
             "base64",
+            "flate2",
             "futures",
             "serde",
             "serde_json",
