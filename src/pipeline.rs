@@ -179,6 +179,7 @@ impl Pipeline {
             | Verdict::ServiceFault { .. }
             | Verdict::InstanceFault { .. }
             | Verdict::NodeFault { .. }
+            | Verdict::RolloutInProgress { .. }
             | Verdict::RegionalFault
             | Verdict::FaultElsewhere { .. } => &[],
         });
@@ -232,6 +233,7 @@ impl Pipeline {
             | Verdict::ServiceFault { .. }
             | Verdict::InstanceFault { .. }
             | Verdict::NodeFault { .. }
+            | Verdict::RolloutInProgress { .. }
             | Verdict::RegionalFault
             | Verdict::FaultElsewhere { .. } => {
                 if standing.suspect {
@@ -273,6 +275,7 @@ impl Pipeline {
             | HoldReason::TooNarrow { .. }
             | HoldReason::SingleInstance { .. }
             | HoldReason::SingleNode { .. }
+            | HoldReason::RolloutInProgress { .. }
             | HoldReason::FaultElsewhere { .. }
             | HoldReason::RegionalFault
             | HoldReason::AnotherZoneIsolated { .. }

@@ -109,10 +109,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 /// Legal, but unwise.
 fn unwise(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let floors = &settings.detect.floors;
+    let floors = &settings.service;
     if floors.min_error_excess.as_fraction() == 0.0 {
         findings.push(
-            Finding::new(Level::Warning, "detect.floors.min_error_excess", "0%: the smallest difference counts")
+            Finding::new(Level::Warning, "service.min_error_excess", "0%: the smallest difference counts")
                 .hint("name the smallest difference that users would feel, such as 0.3%"),
         );
     }

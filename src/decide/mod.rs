@@ -50,6 +50,9 @@ fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
         Verdict::InstanceFault { pod } => HoldReason::SingleInstance { pod: pod.clone() },
         Verdict::NodeFault { node } => HoldReason::SingleNode { node: node.clone() },
         Verdict::RegionalFault => HoldReason::RegionalFault,
+        Verdict::RolloutInProgress { new_pods, pods } => {
+            HoldReason::RolloutInProgress { new_pods: *new_pods, pods: *pods }
+        }
         Verdict::FaultElsewhere { why } => HoldReason::FaultElsewhere { why: why.clone() },
         Verdict::Inconclusive { gaps } => {
             HoldReason::StaleData { why: gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ") }

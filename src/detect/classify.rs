@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::corroborate::{self, LeftOut};
+use super::compare::SIGNALS;
+use super::corroborate;
 use super::history::History;
+use super::leave_out::{self, LeftOut};
 use super::persist::{self, Watch};
 use super::settings::Settings;
 use super::track::Track;
@@ -62,7 +64,7 @@ fn nothing_to_compare(history: &History, at: usize) -> Option<Gap> {
 }
 
 /// Per signal and zone the mean effect over the tripping services: one may look worse by chance.
-fn typical_sizes(history: &History) -> [Vec<f64>; 5] {
+fn typical_sizes(history: &History) -> [Vec<f64>; SIGNALS] {
     Signal::ALL.map(|signal| {
         (0..history.zones.len())
             .map(|zone| {
@@ -109,10 +111,56 @@ impl Key<'_> {
             excess_low: look.effect - z95 * look.error,
             excess_high: look.effect + z95 * look.error,
             zone_requests: look.weight,
+            peers_seen: look.peers_seen,
             peer_requests: look.peers,
             window: Period::from_secs(reading.best_span as i64 * cycle_s),
+            bad_cycles: self.watch.bad_cycles(),
+            window_cycles: reading.best_span as u32,
             severity: self.severity,
         }
+    }
+}
+
+/// What explains every service seen so far.
+#[derive(Default)]
+struct Explained {
+    services: u32,
+    pods: Vec<String>,
+    nodes: BTreeSet<String>,
+    by_node: u32,
+    rolled_out: Vec<(u32, u32)>,
+}
+
+impl Explained {
+    fn add(&mut self, pod: Option<String>, node: Option<String>, rolled_out: Option<(u32, u32)>) {
+        self.services += 1;
+        self.pods.extend(pod);
+        self.by_node += u32::from(node.is_some());
+        self.nodes.extend(node);
+        self.rolled_out.extend(rolled_out);
+    }
+
+    fn in_all(&self, services: usize) -> bool {
+        services as u32 == self.services && services > 0
+    }
+
+    fn one_node(&self) -> Option<&String> {
+        self.nodes.first().filter(|_| self.nodes.len() == 1 && self.by_node == self.services)
+    }
+
+    fn by_nothing(&self) -> bool {
+        !self.in_all(self.pods.len()) && self.one_node().is_none() && !self.in_all(self.rolled_out.len())
+    }
+
+    fn verdict(self) -> Option<Verdict> {
+        if self.in_all(self.rolled_out.len()) {
+            let sum = |(new, all), (more, of)| (new + more, all + of);
+            let (new_pods, pods) = self.rolled_out.into_iter().fold((0, 0), sum);
+            return Some(Verdict::RolloutInProgress { new_pods, pods });
+        }
+        let node = self.one_node().cloned();
+        let pod = if self.in_all(self.pods.len()) { self.pods.into_iter().next() } else { None };
+        pod.map(|pod| Verdict::InstanceFault { pod }).or_else(|| node.map(|node| Verdict::NodeFault { node }))
     }
 }
 
@@ -122,7 +170,7 @@ struct Judge<'a> {
     settings: &'a Settings,
     zone: &'a Zone,
     at: usize,
-    typical: &'a [Vec<f64>; 5],
+    typical: &'a [Vec<f64>; SIGNALS],
 }
 
 impl<'a> Judge<'a> {
@@ -166,14 +214,15 @@ impl<'a> Judge<'a> {
                 let typical = self.typical[signal as usize][self.at];
                 let size = if service.is_some() { watch.reading.size.min(typical) } else { watch.reading.size };
                 let severity = persist::severity(signal, size, self.settings);
-                let needed = persist::needed(severity, self.settings);
+                let own = service.map_or(&self.settings.services.usual, |(_, track)| &track.settings);
+                let needed = persist::needed(severity, self.settings.knee, own);
                 Key { service, signal, watch, severity, lasted: watch.lasted(&self.history.scale), needed }
             })
             .collect()
     }
 
     /// What else explains a key. Pods are asked for only when nothing else stands in the way.
-    fn explained_otherwise(&self, key: &Key<'_>, lasting: bool, unsettled: &mut BTreeSet<Suspect>) -> Option<Verdict> {
+    fn explained_otherwise(&self, key: &Key<'a>, lasting: bool, unsettled: &mut BTreeSet<Suspect>) -> Option<Verdict> {
         if key.signal == Signal::ClientErrors
             && let Some(why) = corroborate::clients_of_bad_servers(self.history, key.service.map(|(_, t)| t), self.at)
         {
@@ -181,35 +230,52 @@ impl<'a> Judge<'a> {
         }
         let watches = key.service.map_or(&self.history.pooled, |(_, track)| &track.watches);
         if watches.has_rival(key.signal, self.at) {
-            return Some(Verdict::RegionalFault);
+            return Some(self.link(key).unwrap_or(Verdict::RegionalFault));
         }
-        if lasting {
-            let pod = self.one_in_each(key, LeftOut::Pod, unsettled).map(|pod| Verdict::InstanceFault { pod });
-            return pod
-                .or_else(|| self.one_in_each(key, LeftOut::Node, unsettled).map(|node| Verdict::NodeFault { node }));
+        if !lasting {
+            return None;
         }
-        None
+        self.explained_by_pods(key, unsettled)
     }
 
-    /// The pod or node that explains the key, if in each service concerned one does; a node, if it is the same one.
-    fn one_in_each(&self, key: &Key<'_>, left_out: LeftOut, unsettled: &mut BTreeSet<Suspect>) -> Option<String> {
-        let cycles = corroborate::pod_cycles(key.watch);
-        let mut first: Option<String> = None;
+    /// Whether in each service concerned the same explains it: one pod, one node, or what is new. One service after the
+    /// other is looked at, as long as that may be.
+    fn explained_by_pods(&self, key: &Key<'a>, unsettled: &mut BTreeSet<Suspect>) -> Option<Verdict> {
+        let scale = &self.history.scale;
         let cell = (self.at, key.signal);
-        for (id, track) in corroborate::suspects(self.history, key.service.map(|(id, _)| id), cell) {
-            let suspect = Suspect { service: id.clone(), zone: self.zone.clone(), view: key.signal.pod_view(), cycles };
-            let Some(pods) = self.pods.get(&suspect) else {
+        let mut explained = Explained::default();
+        for (track, suspect) in self.concerned(key) {
+            let Some(look) = self.pods.get(&suspect) else {
                 unsettled.insert(suspect);
                 return None;
             };
-            let looked = (pods.pods.as_slice(), left_out);
-            let found = corroborate::culprit(track, cell, looked, cycles, self.settings, &self.history.scale)?;
-            if left_out == LeftOut::Node && first.as_ref().is_some_and(|known| *known != found) {
+            let culprit = |left_out| leave_out::culprit(track, cell, (look, left_out), suspect.cycles, scale);
+            let rolled_out = leave_out::rolled_out(track, cell, look, suspect.cycles, scale);
+            explained.add(culprit(LeftOut::Pod), culprit(LeftOut::Node), rolled_out);
+            if explained.by_nothing() {
                 return None;
             }
-            first.get_or_insert(found);
         }
-        first
+        explained.verdict()
+    }
+
+    /// Clients fail in two zones alike, and no server says why.
+    fn link(&self, key: &Key<'a>) -> Option<Verdict> {
+        let (_, track) = key.service.filter(|_| key.signal == Signal::ClientErrors)?;
+        let other = self.history.zones[corroborate::other_end(self.history, track, self.at)?].clone();
+        let gaps = vec![Gap::Partition { zone: self.zone.clone(), other }];
+        Some(Verdict::Inconclusive { gaps })
+    }
+
+    /// The services that a key is about, each with how its pods are to be seen.
+    fn concerned(&self, key: &Key<'a>) -> Vec<(&'a Track, Suspect)> {
+        let cycles = corroborate::pod_cycles(key.watch);
+        let (zone, view) = (self.zone, key.signal.pod_view());
+        let suspects = corroborate::suspects(self.history, key.service.map(|(id, _)| id), (self.at, key.signal));
+        let seen = |(id, track): (&'a ServiceId, &'a Track)| {
+            (track, Suspect { service: id.clone(), zone: zone.clone(), view, cycles })
+        };
+        suspects.into_iter().map(seen).collect()
     }
 
     /// A zone is worth isolating only if the sick services carry enough, are several, or one is critical.

@@ -2,12 +2,13 @@
 
 use super::history::Frame;
 use super::location;
+use super::lost;
 use super::noise::Noise;
+use super::past::Past;
 use super::proportion::{self, Floors, Spread, Usual};
-use super::settings::{Scale, ServiceSettings};
+use super::settings::Scale;
 use super::tail::{self, SLOW_SHARES};
-use super::track::Past;
-use crate::domain::Signal;
+use crate::domain::{ServiceSettings, Signal};
 
 /// What one comparison says of one zone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,7 +29,9 @@ pub(super) struct Look {
     pub expected: f64,
     /// Standard error of the effect.
     pub error: f64,
+    /// Requests of the peers, and what was seen there.
     pub peers: f64,
+    pub peers_seen: f64,
 }
 
 impl Look {
@@ -39,15 +42,16 @@ impl Look {
 }
 
 /// By signal (in the order of [`Signal::ALL`]) and zone.
-pub(super) type Looks = [Vec<Look>; 5];
+pub(super) type Looks = [Vec<Look>; SIGNALS];
+
+pub(super) const SIGNALS: usize = Signal::ALL.len();
 
 /// What is the same for all windows of one cycle.
 #[derive(Debug)]
 pub(super) struct Prepared {
     errors: [Vec<Usual>; 2],
-    error_noise: [f64; 2],
+    noise: [f64; SIGNALS],
     tails: [PreparedTail; 2],
-    location_variance: f64,
     learned_cycles: f64,
 }
 
@@ -60,15 +64,13 @@ struct PreparedTail {
 }
 
 impl Prepared {
-    pub fn new(past: &Past, noise: &Noise, edges_ms: &[f64]) -> Self {
+    pub fn new(past: &Past, noise: &Noise, edges_ms: &[f64], settings: &ServiceSettings) -> Self {
         let all = past.latency_of_all();
-        let known: Vec<f64> = past.latency.iter().map(|zone| zone.iter().sum()).collect();
-        let all_known: f64 = known.iter().sum();
+        let all_known: f64 = all.iter().sum();
         let location_variance = noise.variance(Signal::Latency);
         let tails = [0, 1].map(|i| {
             let first = tail::first_slow_bucket(&all, SLOW_SHARES[i]);
-            let slow: Vec<f64> = past.latency.iter().map(|zone| tail::slow(zone, first)).collect();
-            let usual = proportion::usual(&known, &slow);
+            let usual = past.slow(first, settings.min_slow_excess.as_fraction());
             let steep = tail::steepness(&all, first, edges_ms);
             let signal = [Signal::SlowRequests, Signal::VerySlowRequests][i];
             PreparedTail {
@@ -80,14 +82,18 @@ impl Prepared {
         });
         Self {
             errors: [
-                proportion::usual(&past.served, &past.served_failed),
-                proportion::usual(&past.called, &past.called_failed),
+                past.served(settings.min_error_excess.as_fraction()),
+                past.called(settings.min_error_excess.as_fraction()),
             ],
-            error_noise: [noise.variance(Signal::ServerErrors), noise.variance(Signal::ClientErrors)],
+            noise: Signal::ALL.map(|signal| noise.variance(signal)),
             tails,
-            location_variance,
             learned_cycles: past.cycles.max(1.0),
         }
+    }
+
+    /// What zones differ by at one instant when nothing is wrong.
+    pub const fn noise(&self, signal: Signal) -> f64 {
+        self.noise[signal as usize]
     }
 
     /// All signals over the sum of `span` cycles.
@@ -106,13 +112,13 @@ impl Prepared {
             excess: settings.min_error_excess.as_fraction(),
             ratio: settings.min_error_ratio.times(),
             failures: f64::from(settings.min_failures),
-            requests: 10.0,
+            requests: f64::from(settings.min_requests),
         };
         let slow = Floors {
             excess: settings.min_slow_excess.as_fraction(),
             ratio: settings.min_slow_ratio.times(),
             failures: f64::from(settings.min_failures),
-            requests: 50.0,
+            requests: f64::from(settings.min_requests).max(50.0),
         };
         let totals: Vec<f64> = sum.latency.iter().map(|zone| zone.iter().sum()).collect();
         let tail_looks = |tail: &PreparedTail| {
@@ -126,18 +132,24 @@ impl Prepared {
             looks
         };
         [
-            proportion::compare(&sum.served, &sum.served_failed, &self.errors[0], spread(self.error_noise[0]), &errors),
-            proportion::compare(&sum.called, &sum.called_failed, &self.errors[1], spread(self.error_noise[1]), &errors),
+            proportion::compare(&sum.served, &sum.served_failed, &self.errors[0], spread(self.noise(Signal::ServerErrors)), &errors),
+            proportion::compare(
+                &sum.called,
+                &sum.called_failed,
+                &self.errors[1],
+                spread(self.noise(Signal::ClientErrors)),
+                &errors,
+            ),
+            lost::compare(sum, &past.recent, self, smoothing, settings),
             tail_looks(&self.tails[0]),
             tail_looks(&self.tails[1]),
             location::compare(
                 &sum.latency,
-                &past.latency,
-                &past.offsets,
+                past,
                 table,
-                self.location_variance,
+                self.noise(Signal::Latency),
                 (span, scale),
-                settings.min_slowdown.times(),
+                settings,
             ),
         ]
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::corroborate::POD_CYCLES;
 use super::persist::Watches;
 use super::pool::Pool;
-use super::settings::{CLEAR, Scale, Settings};
+use super::settings::{Scale, Settings};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Zone};
@@ -43,6 +43,18 @@ impl Frame {
         self.latency.iter_mut().zip(&other.latency).for_each(|(a, b)| add(a, b));
     }
 
+    /// Mixes in a zone's newer figures.
+    pub fn mix(&mut self, newer: &Self, zone: usize, keep: f64) {
+        let mix = |known: &mut Vec<f64>, new: &Vec<f64>| known[zone] = known[zone] * keep + new[zone];
+        mix(&mut self.served, &newer.served);
+        mix(&mut self.served_failed, &newer.served_failed);
+        mix(&mut self.called, &newer.called);
+        mix(&mut self.called_failed, &newer.called_failed);
+        for (known, new) in self.latency[zone].iter_mut().zip(&newer.latency[zone]) {
+            *known = *known * keep + new;
+        }
+    }
+
     pub fn insert_zone(&mut self, at: usize, buckets: usize) {
         for column in [&mut self.served, &mut self.served_failed, &mut self.called, &mut self.called_failed] {
             column.insert(at, 0.0);
@@ -67,8 +79,8 @@ pub struct History {
     pub(super) zones: Vec<Zone>,
     pub(super) tracks: BTreeMap<ServiceId, Track>,
     pub(super) pooled: Watches,
-    /// By zone, cycles since anything looked suspicious.
-    pub(super) quiet: Vec<u32>,
+    /// By zone, for how many more cycles it is watched, if nothing looks suspicious in them.
+    watched: Vec<u32>,
     /// Of the newest snapshot, and those that still have an effect.
     pub(super) gaps: Vec<Gap>,
     /// Zones that were lost, for how many more cycles they can't be judged, and why.
@@ -85,7 +97,7 @@ impl History {
             zones: Vec::new(),
             tracks: BTreeMap::new(),
             pooled: Watches::default(),
-            quiet: Vec::new(),
+            watched: Vec::new(),
             gaps: Vec::new(),
             settling: BTreeMap::new(),
             seen: None,
@@ -106,9 +118,9 @@ impl History {
         self.tracks.len()
     }
 
-    /// Whether the zone looked suspicious within the last cycles.
+    /// Whether the zone looked suspicious lately: it is clear after as long as the service concerned has to be calm.
     pub fn watched(&self, zone: &Zone) -> bool {
-        self.zones.binary_search(zone).is_ok_and(|z| self.quiet[z] < CLEAR)
+        self.zones.binary_search(zone).is_ok_and(|z| self.watched[z] > 0)
     }
 
     /// Whether the zone's servers answered, or its clients called, within the longest window.
@@ -144,16 +156,20 @@ impl History {
         for (service, track) in &mut self.tracks {
             let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));
             let frame = track.frame(snapshot.cells.get(service), &self.zones, lost);
-            track.advance(frame, settings, &self.scale, &mut pool);
+            track.advance(frame, &self.scale, &mut pool);
         }
         let longest_idle = self.scale.longest_freeze.saturating_mul(24);
         self.tracks.retain(|_, track| track.idle < longest_idle);
-        pool.watch(&mut self.pooled, settings, &self.scale);
-        for (zone, quiet) in self.quiet.iter_mut().enumerate() {
-            let suspicious =
-                self.pooled.suspicious(zone) || self.tracks.values().any(|track| track.watches.suspicious(zone));
+        pool.watch(&mut self.pooled, &settings.services.usual, &self.scale);
+        for (zone, watched) in self.watched.iter_mut().enumerate() {
             let silent = !self.tracks.values().any(|track| track.newest_has_requests(zone));
-            *quiet = if suspicious { 0 } else { quiet.saturating_add(u32::from(!silent)) };
+            *watched = watched.saturating_sub(u32::from(!silent));
+            let services = self.tracks.values().map(|track| (&track.watches, &track.settings));
+            for (watches, own) in services.chain([(&self.pooled, &settings.services.usual)]) {
+                if watches.suspicious(zone) {
+                    *watched = (*watched).max(self.scale.clear(own));
+                }
+            }
         }
     }
 
@@ -187,14 +203,14 @@ impl History {
         for zone in snapshot.cells.values().flat_map(BTreeMap::keys) {
             if let Err(at) = self.zones.binary_search(zone) {
                 self.zones.insert(at, zone.clone());
-                self.quiet.insert(at, CLEAR);
+                self.watched.insert(at, 0);
                 self.pooled.insert_zone(at);
                 self.tracks.values_mut().for_each(|track| track.insert_zone(at));
             }
         }
         for service in snapshot.cells.keys() {
             if !self.tracks.contains_key(service) {
-                let own = settings.of(service);
+                let own = settings.services.of(service);
                 if !own.ignore {
                     self.tracks.insert(service.clone(), Track::new(self.zones.len(), own));
                 }

@@ -5,7 +5,9 @@
 //! are too coarse for quantiles. A table made from the service's own histogram turns it into a factor.
 
 use super::compare::Look;
+use super::past::Past;
 use super::settings::Scale;
+use crate::domain::ServiceSettings;
 
 const FACTORS: [f64; 13] = [0.5, 0.7, 0.85, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0];
 const UNMOVED: usize = 3;
@@ -117,49 +119,65 @@ pub(super) fn shifts_against_peers(latency: &[Vec<f64>], table: &ShiftTable) -> 
 /// A zone's standing difference from its peers in log latency, and how many minutes it rests on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Offset {
-    pub weighted: f64,
+    weighted: f64,
     pub weight: f64,
+    lasting_weighted: f64,
+    lasting_weight: f64,
 }
 
 impl Offset {
-    pub fn value(self) -> f64 {
-        self.weighted / self.weight.max(1e-12)
+    /// It may not leave that over days by more than `most_drift`.
+    pub fn value(self, most_drift: f64) -> f64 {
+        let lasting = self.lasting_weighted / self.lasting_weight.max(1e-12);
+        (self.weighted / self.weight.max(1e-12)).min(lasting + most_drift)
+    }
+
+    pub fn learn(&mut self, shift: f64, weight: f64, keep: f64, keep_lasting: f64) {
+        self.weighted = self.weighted * keep + weight * shift;
+        self.weight = self.weight * keep + weight;
+        self.lasting_weighted = self.lasting_weighted * keep_lasting + weight * shift;
+        self.lasting_weight = self.lasting_weight * keep_lasting + weight;
     }
 }
 
 /// Each zone against its peers (less the standing offset) and against its own past: the smaller of both counts.
 pub(super) fn compare(
     latency: &[Vec<f64>],
-    known: &[Vec<f64>],
-    offsets: &[Offset],
+    past: &Past,
     table: &ShiftTable,
     variance: f64,
     (span, scale): (usize, &Scale),
-    min_slowdown: f64,
+    settings: &ServiceSettings,
 ) -> Vec<Look> {
     let totals: Vec<f64> = latency.iter().map(|zone| zone.iter().sum()).collect();
     let all: f64 = totals.iter().sum();
+    let most_drift = settings.min_slowdown.times().ln();
+    let fewest = f64::from(settings.min_requests).max(FEWEST);
     shifts_against_peers(latency, table)
         .into_iter()
         .enumerate()
         .map(|(zone, (against_peers, sampling))| {
             let (n, peers) = (totals[zone], all - totals[zone]);
-            let own = table.log_factor(mean_ridit(&latency[zone], &known[zone]).0);
-            let excess = own.min(against_peers - offsets[zone].value());
-            let unlearned = USUAL_NOISE.powi(2) / (1.0 + offsets[zone].weight);
+            let (known, lasting) = (&past.recent.latency[zone], &past.lasting.latency[zone]);
+            let against = |reference| table.log_factor(mean_ridit(&latency[zone], reference).0);
+            let own = against(known).max(against(lasting) - most_drift);
+            let offset = past.offsets[zone];
+            let excess = own.min(against_peers - offset.value(most_drift));
+            let unlearned = USUAL_NOISE.powi(2) / (1.0 + offset.weight);
             let error = (sampling + variance * scale.smoothing(span as f64) + unlearned).sqrt();
-            let live = n >= FEWEST && peers >= FEWEST && known[zone].iter().sum::<f64>() >= FEWEST_KNOWN;
+            let live = n >= fewest && peers >= fewest && known.iter().sum::<f64>() >= FEWEST_KNOWN;
             let (z, own_z) = (excess / error, own / error);
             Look {
                 z: if live { z } else { 0.0 },
                 effect: excess.exp() - 1.0,
-                large: live && excess.exp() >= min_slowdown,
+                large: live && excess.exp() >= settings.min_slowdown.times(),
                 live,
                 weight: n,
                 own: own.exp() - 1.0,
                 own_nats: if live && own > 0.0 { own_z * own_z / 2.0 } else { 0.0 },
                 seen: excess.exp(),
                 expected: 1.0,
+                peers_seen: 1.0,
                 error: error * excess.exp(),
                 peers,
             }

@@ -9,8 +9,11 @@ mod classify;
 mod compare;
 mod corroborate;
 mod history;
+mod leave_out;
 mod location;
+mod lost;
 mod noise;
+mod past;
 mod persist;
 mod pool;
 mod proportion;
@@ -20,4 +23,4 @@ mod track;
 
 pub use classify::{Pods, detect};
 pub use history::History;
-pub use settings::{Override, ServiceSettings, Settings};
+pub use settings::Settings;

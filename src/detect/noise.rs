@@ -4,11 +4,13 @@
 //! would see a fault in every burst. What is learned is the dispersion of the *difference* between a zone and what
 //! is expected of it, in blocks of four cycles; the marginal variance would overstate it.
 
+use super::compare::SIGNALS;
 use super::location;
+use super::lost;
+use super::past::Past;
 use super::proportion;
 use super::settings::Scale;
 use super::tail::{self, SLOW_SHARES};
-use super::track::Past;
 use super::{history::Frame, location::ShiftTable};
 use crate::domain::Signal;
 
@@ -22,14 +24,15 @@ const LARGEST_SQUARE: f64 = 25.0;
 /// Learned squares and their weight by signal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Noise {
-    squares: [f64; 5],
-    weights: [f64; 5],
+    squares: [f64; SIGNALS],
+    weights: [f64; SIGNALS],
 }
 
 /// The usual noise before any is learned: relative variance of a rate, or the variance of log latency.
 const fn prior(signal: Signal) -> f64 {
     match signal {
         Signal::ServerErrors | Signal::ClientErrors => 0.5,
+        Signal::LostCalls => 0.01,
         Signal::SlowRequests | Signal::VerySlowRequests => 0.08,
         Signal::Latency => location::USUAL_NOISE * location::USUAL_NOISE,
     }
@@ -48,13 +51,14 @@ impl Noise {
         let keep = scale.keep.powi(BLOCK as i32);
         let smoothing = scale.smoothing(BLOCK as f64);
         let totals: Vec<f64> = block.latency.iter().map(|zone| zone.iter().sum()).collect();
-        let known: Vec<f64> = past.latency.iter().map(|zone| zone.iter().sum()).collect();
+        let usual = past.recent.clone();
+        let known: Vec<f64> = usual.latency.iter().map(|zone| zone.iter().sum()).collect();
         let all = past.latency_of_all();
         self.rate(
             Signal::ServerErrors,
             &block.served,
             &block.served_failed,
-            (&past.served, &past.served_failed),
+            (&usual.served, &usual.served_failed),
             healthy,
             (keep, smoothing),
         );
@@ -62,7 +66,7 @@ impl Noise {
             Signal::ClientErrors,
             &block.called,
             &block.called_failed,
-            (&past.called, &past.called_failed),
+            (&usual.called, &usual.called_failed),
             healthy,
             (keep, smoothing),
         );
@@ -73,12 +77,27 @@ impl Noise {
                 signal,
                 &totals,
                 &slow(&block.latency),
-                (&known, &slow(&past.latency)),
+                (&known, &slow(&usual.latency)),
                 healthy,
                 (keep, smoothing),
             );
         }
-        self.location(block, &totals, past, healthy, table, (keep, smoothing));
+        self.shares(&block.served, &usual.served, healthy, (keep, smoothing));
+        self.location(block, &totals, past, healthy, table, scale);
+    }
+
+    /// How far the zones' shares of the traffic move.
+    fn shares(&mut self, served: &[f64], usual: &[f64], healthy: &[bool], (keep, smoothing): (f64, f64)) {
+        let due = lost::expected_served(served, usual);
+        let (mut squares, mut weights) = (0.0, 0.0);
+        for zone in (0..served.len()).filter(|z| healthy[*z]) {
+            let mean = due[zone].max(1e-12);
+            let weight = mean / (mean + 30.0);
+            let square = (((served[zone] - mean).powi(2) - 2.0 * mean) / mean.powi(2)).min(1.0);
+            squares += weight * square / smoothing;
+            weights += weight;
+        }
+        self.add(Signal::LostCalls, squares, weights, keep);
     }
 
     fn rate(
@@ -109,8 +128,9 @@ impl Noise {
         past: &mut Past,
         healthy: &[bool],
         table: &ShiftTable,
-        (keep, smoothing): (f64, f64),
+        scale: &Scale,
     ) {
+        let (keep, smoothing) = (scale.keep.powi(BLOCK as i32), scale.smoothing(BLOCK as f64));
         let usual = prior(Signal::Latency);
         let all: f64 = totals.iter().sum();
         let (mut squares, mut weights) = (0.0, 0.0);
@@ -119,12 +139,11 @@ impl Noise {
             let weight = if enough { usual / (usual + sampling) } else { 0.0 };
             let offset = &mut past.offsets[zone];
             if offset.weight >= 3.0 {
-                let square = ((shift - offset.value()).powi(2) - sampling).clamp(-4.0 * usual, LARGEST_SQUARE * usual);
+                let square = ((shift - offset.value(f64::INFINITY)).powi(2) - sampling).clamp(-4.0 * usual, LARGEST_SQUARE * usual);
                 squares += weight * square / smoothing;
                 weights += weight;
             }
-            offset.weighted = offset.weighted * keep + weight * shift;
-            offset.weight = offset.weight * keep + weight;
+            offset.learn(shift, weight, keep, scale.keep_lasting.powi(BLOCK as i32));
         }
         self.add(Signal::Latency, squares, weights, keep);
     }

@@ -1,9 +1,9 @@
 //! How long something has been wrong: what is watched, and for how many cycles it was there.
 
-use super::compare::{Look, Looks};
+use super::compare::{Look, Looks, SIGNALS};
 use super::corroborate::Rival;
-use super::settings::{Scale, Settings};
-use crate::domain::{Period, Signal};
+use super::settings::{LONGEST_WINDOW, Scale, Settings};
+use crate::domain::{Period, Ratio, ServiceSettings, Signal};
 
 /// The newest cycles must show this share of the largest effect, and this much evidence, to count as presence.
 const STILL_EFFECT: f64 = 0.6;
@@ -41,17 +41,29 @@ pub(super) struct Watch {
     presence: u128,
     /// Cycles for which another zone is remembered to have been about as bad.
     rivals: u32,
+    /// The effect in each of the newest cycles alone, the newest first.
+    effects: [f32; LONGEST_WINDOW],
 }
 
 impl Watch {
+    /// What was noticed cycle by cycle; and for a small effect, which takes a long window to notice, what that window
+    /// says of its cycles.
     pub fn lasted(&self, scale: &Scale) -> Period {
-        Period::from_secs(i64::from(self.presence.count_ones()) * scale.cycle.seconds())
+        let cycles = self.presence.count_ones().max(self.bad_cycles());
+        Period::from_secs(i64::from(cycles) * scale.cycle.seconds())
+    }
+
+    /// In how many cycles of the best window the effect was there.
+    pub fn bad_cycles(&self) -> u32 {
+        let there = STILL_EFFECT * self.reading.best.effect;
+        let cycles = &self.effects[..self.reading.best_span.min(LONGEST_WINDOW)];
+        cycles.iter().filter(|effect| f64::from(**effect) >= there).count() as u32
     }
 }
 
 /// By signal and zone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watches([Vec<Watch>; 5]);
+pub(super) struct Watches([Vec<Watch>; SIGNALS]);
 
 impl Watches {
     pub fn insert_zone(&mut self, at: usize) {
@@ -68,6 +80,7 @@ impl Watches {
         let alike: &[Signal] = match signal {
             Signal::ServerErrors => &[Signal::ServerErrors],
             Signal::ClientErrors => &[Signal::ClientErrors],
+            Signal::LostCalls => &[Signal::LostCalls],
             Signal::SlowRequests | Signal::VerySlowRequests | Signal::Latency => {
                 &[Signal::SlowRequests, Signal::VerySlowRequests, Signal::Latency]
             }
@@ -80,6 +93,9 @@ impl Watches {
         self.each(|watch| {
             watch.presence = watch.presence.checked_shl(missed).unwrap_or(0);
             watch.rivals = watch.rivals.saturating_sub(missed);
+            let missed = (missed as usize).min(LONGEST_WINDOW);
+            watch.effects.rotate_right(missed);
+            watch.effects[..missed].fill(0.0);
         });
     }
 
@@ -102,10 +118,21 @@ impl Watches {
     }
 
     /// Takes in one window.
-    pub fn take(&mut self, span: usize, looks: &Looks, settings: &Settings) {
+    pub fn take(&mut self, span: usize, looks: &Looks, scale: &Scale, settings: &ServiceSettings) {
+        let counts = scale.counts(span, settings);
         for (watches, looks) in self.0.iter_mut().zip(looks) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                watch.reading.take(span, look, settings);
+                watch.reading.take(span, look, counts, settings);
+            }
+        }
+    }
+
+    /// The newest cycle alone.
+    pub fn note_newest(&mut self, newest: &Looks) {
+        for (watches, looks) in self.0.iter_mut().zip(newest) {
+            for (watch, look) in watches.iter_mut().zip(looks) {
+                watch.effects.rotate_right(1);
+                watch.effects[0] = look.effect as f32;
             }
         }
     }
@@ -123,7 +150,7 @@ impl Watches {
     }
 
     /// Where the newest cycle alone is conclusive, its effect less one standard error may be the larger one.
-    pub fn refine_by_newest(&mut self, newest: &Looks, settings: &Settings) {
+    pub fn refine_by_newest(&mut self, newest: &Looks, settings: &ServiceSettings) {
         for ((signal, watches), looks) in Signal::ALL.into_iter().zip(&mut self.0).zip(newest) {
             for (watch, look) in watches.iter_mut().zip(looks) {
                 if watch.reading.tripping && look.nats() >= settings.trip.get() {
@@ -131,6 +158,7 @@ impl Watches {
                         Signal::Latency => look.effect * (1.0 - 1.0 / look.z.max(1.0)),
                         Signal::ServerErrors
                         | Signal::ClientErrors
+                        | Signal::LostCalls
                         | Signal::SlowRequests
                         | Signal::VerySlowRequests => {
                             look.effect - (look.effect.max(0.0) / look.weight.max(1.0)).sqrt()
@@ -143,7 +171,7 @@ impl Watches {
     }
 
     /// Remembers which zones have rivals, given how far each zone left its own past in the newest windows.
-    pub fn note_rivals(&mut self, windows: &[[Vec<Rival>; 5]], settings: &Settings) {
+    pub fn note_rivals(&mut self, windows: &[[Vec<Rival>; SIGNALS]], settings: &ServiceSettings) {
         for (signal, watches) in self.0.iter_mut().enumerate() {
             for (zone, watch) in watches.iter_mut().enumerate() {
                 let concerned = watch.reading.suspicious
@@ -157,13 +185,13 @@ impl Watches {
 }
 
 impl Reading {
-    fn take(&mut self, span: usize, look: &Look, settings: &Settings) {
+    fn take(&mut self, span: usize, look: &Look, counts: bool, settings: &ServiceSettings) {
         self.compared |= look.live;
         if span == 2 {
             self.latest = *look;
         }
         let nats = look.nats();
-        if nats < settings.suspect.get() {
+        if !counts || nats < settings.suspect.get() {
             return;
         }
         self.suspicious = true;
@@ -186,8 +214,8 @@ impl Reading {
 
 /// How long an effect of this severity must last. Twice the knee needs a quarter of the time: a roll-out's blip and a
 /// regional fault's first zone both look like a fault for about a minute, and only a large one is worth less waiting.
-pub(super) fn needed(severity: f64, settings: &Settings) -> Period {
-    let ratio = (settings.knee.as_fraction() / severity.max(1e-12)).min(1.0);
+pub(super) fn needed(severity: f64, knee: Ratio, settings: &ServiceSettings) -> Period {
+    let ratio = (knee.as_fraction() / severity.max(1e-12)).min(1.0);
     let seconds = settings.longest.as_secs_f64() * ratio * ratio;
     Period::from_secs(seconds.ceil() as i64).max(settings.shortest)
 }
@@ -195,7 +223,7 @@ pub(super) fn needed(severity: f64, settings: &Settings) -> Period {
 /// An effect in terms of failed requests.
 pub(super) fn severity(signal: Signal, effect: f64, settings: &Settings) -> f64 {
     match signal {
-        Signal::ServerErrors | Signal::ClientErrors => effect,
+        Signal::ServerErrors | Signal::ClientErrors | Signal::LostCalls => effect,
         Signal::SlowRequests | Signal::VerySlowRequests => effect * settings.slow_requests_weight.as_fraction(),
         Signal::Latency => effect * settings.slowdown_weight.as_fraction(),
     }

@@ -3,11 +3,11 @@
 //! Why this statistic: a sum of each service's clipped z is a stratified test (as Cochran–Mantel–Haenszel and van
 //! Elteren are), so a zone with more of a bad service is not blamed (Simpson), and no single service rules it.
 
-use super::compare::{Look, Looks};
+use super::compare::{Look, Looks, SIGNALS};
 use super::corroborate::Rival;
 use super::persist::Watches;
-use super::settings::{Scale, Settings, WINDOWS};
-use crate::domain::Signal;
+use super::settings::{Scale, WINDOWS, least_excess};
+use crate::domain::{ServiceSettings, Signal};
 
 /// How far healthy services of one zone move together.
 const SERVICE_CORRELATION: f64 = 0.03;
@@ -25,6 +25,7 @@ struct Sum {
     seen: f64,
     expected: f64,
     peers: f64,
+    peers_seen: f64,
 }
 
 impl Sum {
@@ -41,6 +42,7 @@ impl Sum {
         self.seen += look.seen * look.weight;
         self.expected += look.expected * look.weight;
         self.peers += look.peers;
+        self.peers_seen += look.peers_seen * look.weight;
     }
 
     fn look(&self, floor: f64) -> Look {
@@ -60,6 +62,7 @@ impl Sum {
             expected: self.expected / weight,
             error: effect.abs() / z.abs().max(1e-3),
             peers: self.peers,
+            peers_seen: self.peers_seen / weight,
         }
     }
 }
@@ -67,12 +70,12 @@ impl Sum {
 /// Sums over services, by window (the last stands for the newest cycle alone), signal and zone.
 #[derive(Debug)]
 pub(super) struct Pool {
-    sums: Vec<[Vec<Sum>; 5]>,
+    sums: Vec<[Vec<Sum>; SIGNALS]>,
 }
 
 impl Pool {
     pub fn new(zones: usize) -> Self {
-        let row = || [(); 5].map(|()| vec![Sum::default(); zones]);
+        let row = || [(); SIGNALS].map(|()| vec![Sum::default(); zones]);
         Self { sums: (0..=WINDOWS.len()).map(|_| row()).collect() }
     }
 
@@ -87,21 +90,18 @@ impl Pool {
     }
 
     /// Notes what is suspicious of all services together.
-    pub fn watch(&self, watches: &mut Watches, settings: &Settings, scale: &Scale) {
+    pub fn watch(&self, watches: &mut Watches, settings: &ServiceSettings, scale: &Scale) {
         watches.begin();
         for (index, span) in WINDOWS.into_iter().enumerate() {
-            watches.take(span, &self.looks(index, settings), settings);
+            watches.take(span, &self.looks(index, settings), scale, settings);
         }
+        watches.note_newest(&self.looks(WINDOWS.len(), settings));
         watches.settle(scale);
         watches.note_rivals(&[self.rivals(WINDOWS.len()), self.rivals(0)], settings);
     }
 
-    fn looks(&self, window: usize, settings: &Settings) -> Looks {
-        let floors = Signal::ALL.map(|signal| match signal {
-            Signal::ServerErrors | Signal::ClientErrors => settings.floors.min_error_excess.as_fraction(),
-            Signal::SlowRequests | Signal::VerySlowRequests => settings.floors.min_slow_excess.as_fraction(),
-            Signal::Latency => settings.floors.min_slowdown.times() - 1.0,
-        });
+    fn looks(&self, window: usize, settings: &ServiceSettings) -> Looks {
+        let floors = Signal::ALL.map(|signal| least_excess(signal, settings));
         let mut floors = floors.into_iter();
         self.sums[window].each_ref().map(|zones| {
             let floor = floors.next().unwrap_or(f64::INFINITY);
@@ -109,7 +109,7 @@ impl Pool {
         })
     }
 
-    fn rivals(&self, window: usize) -> [Vec<Rival>; 5] {
+    fn rivals(&self, window: usize) -> [Vec<Rival>; SIGNALS] {
         self.sums[window]
             .each_ref()
             .map(|zones| zones.iter().map(|sum| Rival { excess: sum.own / sum.weight.max(1.0), nats: 0.0 }).collect())

@@ -54,6 +54,12 @@ pub(super) fn usual(requests: &[f64], failures: &[f64]) -> Vec<Usual> {
         .collect()
 }
 
+/// What a zone is used to may not leave what it was used to over days by more than an effect that matters.
+pub(super) fn bounded(mut recent: Vec<Usual>, lasting: &[Usual], floor: f64) -> Vec<Usual> {
+    recent.iter_mut().zip(lasting).for_each(|(now, long)| now.own = now.own.min(long.own + floor));
+    recent
+}
+
 /// The share to hold each zone against, and the relative variance of not knowing it better: the worse of the zone's
 /// own past and of its peers now, so that a zone must be worse than both. Between two zones the past tells which one
 /// moved; a standing difference is no fault; a regional one neither.
@@ -81,7 +87,7 @@ pub(super) fn compare(
     spread: Spread,
     floors: &Floors,
 ) -> Vec<Look> {
-    let all: f64 = requests.iter().sum();
+    let (all, failed): (f64, f64) = (requests.iter().sum(), failures.iter().sum());
     let expected = expected(requests, failures, past);
     (0..requests.len())
         .map(|zone| {
@@ -104,6 +110,7 @@ pub(super) fn compare(
                 expected: p,
                 error: (rate / n.max(1.0) + p * p * variance).sqrt(),
                 peers,
+                peers_seen: (failed - x) / peers.max(1.0),
             }
         })
         .collect()

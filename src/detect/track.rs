@@ -2,52 +2,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::compare::{Looks, Prepared};
+use super::compare::{Looks, Prepared, SIGNALS};
 use super::corroborate::Rival;
 use super::history::{Frame, coarsen};
-use super::location::{Offset, ShiftTable};
+use super::location::ShiftTable;
 use super::noise::{BLOCK, Noise};
+use super::past::Past;
 use super::persist::Watches;
 use super::pool::Pool;
-use super::settings::{LAG, LONGEST_WINDOW, Scale, ServiceSettings, Settings, WARM_UP, WINDOWS};
-use crate::domain::{Cell, Histogram, Zone};
+use super::settings::{LAG, LONGEST_WINDOW, Scale, WARM_UP, WINDOWS};
+use crate::domain::{Cell, Histogram, ServiceSettings, Zone};
 
 /// Cycles after which the latency table is made anew.
 const TABLE_AGE: u64 = 20;
 
-/// Decayed sums over the healthy past, by zone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Past {
-    pub served: Vec<f64>,
-    pub served_failed: Vec<f64>,
-    pub called: Vec<f64>,
-    pub called_failed: Vec<f64>,
-    pub latency: Vec<Vec<f64>>,
-    pub offsets: Vec<Offset>,
-    /// How many cycles it rests on.
-    pub cycles: f64,
-}
-
-impl Past {
-    pub fn latency_of_all(&self) -> Vec<f64> {
-        let buckets = self.latency.first().map_or(0, Vec::len);
-        (0..buckets).map(|b| self.latency.iter().map(|zone| zone[b]).sum()).collect()
-    }
-
-    fn learn(&mut self, frame: &Frame, healthy: &[bool], keep: f64) {
-        let mix = |known: &mut f64, new: f64| *known = *known * keep + new;
-        for zone in (0..healthy.len()).filter(|z| healthy[*z]) {
-            mix(&mut self.served[zone], frame.served[zone]);
-            mix(&mut self.served_failed[zone], frame.served_failed[zone]);
-            mix(&mut self.called[zone], frame.called[zone]);
-            mix(&mut self.called_failed[zone], frame.called_failed[zone]);
-            for (known, new) in self.latency[zone].iter_mut().zip(&frame.latency[zone]) {
-                mix(known, *new);
-            }
-        }
-        let share = healthy.iter().filter(|h| **h).count() as f64 / healthy.len().max(1) as f64;
-        self.cycles = self.cycles * keep + if frame.has_requests() { share } else { 0.0 };
-    }
+/// For how many cycles in a row a zone was not learned from, and whether it was worse than its peers in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Frozen {
+    cycles: u32,
+    apart: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +35,9 @@ pub(super) struct Track {
     pub watches: Watches,
     /// By zone: cycles since the last suspicion, and cycles in a row under it.
     calm: Vec<u32>,
-    frozen: Vec<u32>,
+    frozen: Vec<Frozen>,
+    /// Zones whose standing difference has just become their normal.
+    pub adopted: Vec<usize>,
     cycles: u64,
     /// Cycles without a request.
     pub idle: u32,
@@ -80,6 +55,7 @@ impl Track {
             watches: Watches::default(),
             calm: Vec::new(),
             frozen: Vec::new(),
+            adopted: Vec::new(),
             cycles: 0,
             idle: 0,
         };
@@ -92,15 +68,10 @@ impl Track {
     pub fn insert_zone(&mut self, at: usize) {
         let buckets = self.edges_ms.len();
         self.recent.iter_mut().for_each(|frame| frame.insert_zone(at, buckets));
-        let past = &mut self.past;
-        for column in [&mut past.served, &mut past.served_failed, &mut past.called, &mut past.called_failed] {
-            column.insert(at, 0.0);
-        }
-        past.latency.insert(at, vec![0.0; buckets]);
-        past.offsets.insert(at, Offset::default());
+        self.past.insert_zone(at, buckets);
         self.watches.insert_zone(at);
         self.calm.insert(at, u32::MAX);
-        self.frozen.insert(at, 0);
+        self.frozen.insert(at, Frozen::default());
     }
 
     /// One cycle's cells as a frame on this track's zones and buckets. A zone with a gap counts as not seen.
@@ -135,7 +106,7 @@ impl Track {
         if latency.edges_ms.len() < 2 || latency.edges_ms == self.edges_ms {
             return;
         }
-        let unknown = self.past.latency.iter().flatten().all(|c| *c == 0.0)
+        let unknown = !self.past.knows_durations()
             && self.recent.iter().flat_map(|frame| frame.latency.iter().flatten()).all(|c| *c == 0.0);
         let common: Vec<f64> = if unknown {
             latency.edges_ms.clone()
@@ -151,12 +122,12 @@ impl Track {
             self.edges_ms.clone_from(&latency.edges_ms);
             let none = vec![0.0; self.edges_ms.len()];
             let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
-            histories.chain(&mut self.past.latency).for_each(|counts| counts.clone_from(&none));
+            histories.chain(self.past.durations_mut()).for_each(|counts| counts.clone_from(&none));
             return;
         }
         let old = std::mem::replace(&mut self.edges_ms, common);
         let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
-        for counts in histories.chain(&mut self.past.latency) {
+        for counts in histories.chain(self.past.durations_mut()) {
             let merged = Histogram { edges_ms: old.clone(), counts: std::mem::take(counts) };
             *counts = coarsen(&merged, &self.edges_ms);
         }
@@ -171,7 +142,7 @@ impl Track {
     }
 
     /// One cycle on: learn from what is old enough, compare over every window, and note what is suspicious.
-    pub fn advance(&mut self, frame: Frame, settings: &Settings, scale: &Scale, pool: &mut Pool) {
+    pub fn advance(&mut self, frame: Frame, scale: &Scale, pool: &mut Pool) {
         self.idle = if frame.has_requests() { 0 } else { self.idle.saturating_add(1) };
         self.recent.push_front(frame);
         self.cycles += 1;
@@ -181,10 +152,11 @@ impl Track {
         let Some(table) = self.table.as_ref().filter(|_| seen > WARM_UP) else {
             return;
         };
-        let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms);
+        let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms, &self.settings);
         let look = |sum: &Frame, span| prepared.compare(sum, span, &self.past, table, &self.settings, scale);
         let mut sum = self.recent[0].clone();
         let newest = look(&sum, 1);
+        self.watches.note_newest(&newest);
         let mut two_newest = newest.clone();
         let mut summed = 1;
         for (index, span) in WINDOWS.into_iter().enumerate().filter(|(_, span)| *span <= self.recent.len()) {
@@ -194,7 +166,7 @@ impl Track {
             summed = span;
             let looks = look(&sum, span);
             pool.add(index, &looks);
-            self.watches.take(span, &looks, settings);
+            self.watches.take(span, &looks, scale, &self.settings);
             if span == WINDOWS[0] {
                 two_newest = looks;
             }
@@ -202,9 +174,9 @@ impl Track {
         pool.add_newest(&newest);
         self.watches.settle(scale);
         let windows = [rivals(&newest), rivals(&two_newest)];
-        self.watches.note_rivals(&windows, settings);
-        self.freeze(&two_newest, settings, scale);
-        self.watches.refine_by_newest(&newest, settings);
+        self.watches.note_rivals(&windows, &self.settings);
+        self.freeze(&two_newest, scale);
+        self.watches.refine_by_newest(&newest, &self.settings);
     }
 
     /// Learns from the cycle that has just become old enough, but from nothing around a suspicion.
@@ -222,19 +194,31 @@ impl Track {
             self.recent.range(LAG + 1..LAG + BLOCK).for_each(|frame| block.add(frame));
             self.noise.learn(&block, &mut self.past, &healthy, table, scale);
         }
-        self.past.learn(&self.recent[LAG], &healthy, scale.keep);
+        self.past.learn(&self.recent[LAG], &healthy, scale);
         if self.table.is_none() || self.cycles.is_multiple_of(TABLE_AGE) {
             self.table = Some(ShiftTable::new(&self.past.latency_of_all(), &self.edges_ms));
         }
     }
 
-    /// A zone under suspicion is not learned from; but a change that stays long enough is the new normal.
-    fn freeze(&mut self, two_newest: &Looks, settings: &Settings, scale: &Scale) {
+    /// A zone under suspicion is not learned from. But what stays is the new normal: soon, where all zones moved together;
+    /// after a day, where one stands apart from its peers.
+    fn freeze(&mut self, two_newest: &Looks, scale: &Scale) {
+        self.adopted.clear();
         for zone in 0..self.calm.len() {
-            let left_its_past = two_newest.iter().any(|looks| looks[zone].own_nats >= settings.suspect.get());
-            let touched = left_its_past || self.watches.suspicious(zone);
-            self.frozen[zone] = if touched { self.frozen[zone] + 1 } else { 0 };
-            let frozen = touched && self.frozen[zone] < scale.longest_freeze;
+            let left_its_past = two_newest.iter().any(|looks| looks[zone].own_nats >= self.settings.suspect.get());
+            let apart = self.watches.suspicious(zone);
+            let Frozen { cycles, apart: was_apart } = self.frozen[zone];
+            self.frozen[zone] = if left_its_past || apart {
+                Frozen { cycles: cycles + 1, apart: was_apart || apart }
+            } else {
+                Frozen::default()
+            };
+            let Frozen { cycles, apart } = self.frozen[zone];
+            let longest = if apart { scale.lasting_cycles } else { scale.longest_freeze };
+            let frozen = (1..longest).contains(&cycles);
+            if apart && cycles == longest {
+                self.adopted.push(zone);
+            }
             self.calm[zone] = if frozen { 0 } else { self.calm[zone].saturating_add(1) };
         }
     }
@@ -262,7 +246,7 @@ impl Track {
 }
 
 /// How far each zone has left its own past, where that is beyond doubt.
-fn rivals(looks: &Looks) -> [Vec<Rival>; 5] {
+fn rivals(looks: &Looks) -> [Vec<Rival>; SIGNALS] {
     looks.each_ref().map(|zones| {
         zones
             .iter()

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::verdict::NEW_FOR;
 use super::{Evidence, Isolation, Origin, Period, ServiceId, Zone};
 
 /// How far the daemon may go.
@@ -106,6 +107,10 @@ pub enum HoldReason {
     SingleNode {
         node: String,
     },
+    RolloutInProgress {
+        new_pods: u32,
+        pods: u32,
+    },
     FaultElsewhere {
         why: String,
     },
@@ -149,6 +154,7 @@ impl HoldReason {
             Self::TooNarrow { .. } => "too_narrow",
             Self::SingleInstance { .. } => "single_instance",
             Self::SingleNode { .. } => "single_node",
+            Self::RolloutInProgress { .. } => "rollout_in_progress",
             Self::FaultElsewhere { .. } => "fault_elsewhere",
             Self::RegionalFault => "regional_fault",
             Self::StaleData { .. } => "stale_data",
@@ -183,6 +189,11 @@ impl fmt::Display for HoldReason {
             ),
             Self::SingleInstance { pod } => write!(f, "the pod {pod} alone explains it"),
             Self::SingleNode { node } => write!(f, "the node {node} alone, with its pods, explains it"),
+            Self::RolloutInProgress { new_pods, pods } => write!(
+                f,
+                "{new_pods} of its {pods} pods are new: what is rolled out may be worse, not the zone; they count as new for \
+                 {NEW_FOR}"
+            ),
             Self::FaultElsewhere { why } => write!(f, "{why}"),
             Self::RegionalFault => write!(f, "other zones got worse too, so moving traffic there would not help"),
             Self::StaleData { why } => write!(f, "the data does not allow a judgement: {why}"),

@@ -2,20 +2,24 @@
 
 pub mod cluster;
 pub mod decision;
+mod failures;
 pub mod isolation;
 pub mod observation;
 pub mod quantity;
 pub mod record;
+pub mod service;
 pub mod verdict;
 pub mod zone;
 
 pub use cluster::ClusterView;
 pub use decision::{Decision, HoldReason, Mode, Request};
+pub use failures::FailureClasses;
 pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
 pub use observation::{Calls, Cell, CloserLook, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
+pub use service::{ServiceOverride, ServiceSettings, Services};
 pub use verdict::{Assessment, Evidence, Finding, Sight, Signal, Vantage, Verdict};
 pub use zone::{ServiceId, ServicePattern, Zone};

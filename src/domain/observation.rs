@@ -191,6 +191,8 @@ pub enum Gap {
     NoTraffic { zone: Zone },
     /// Too few requests, or too little known of them, to tell healthy from sick.
     TooLittleData { zone: Zone },
+    /// Clients in two zones fail alike, and no server says why.
+    Partition { zone: Zone, other: Zone },
     /// No other zone gets requests, so there is nothing to compare the zone with.
     NoPeer { zone: Zone },
     /// The same target is stored more than once, so every count is doubled.
@@ -212,6 +214,7 @@ impl Gap {
             Self::ScrapesLost { .. } => "scrapes_lost",
             Self::NoTraffic { .. } => "no_traffic",
             Self::TooLittleData { .. } => "too_little_data",
+            Self::Partition { .. } => "partition",
             Self::NoPeer { .. } => "no_peer",
             Self::DuplicatedTargets { .. } => "duplicated_targets",
             Self::ScrapeIntervalTooLong { .. } => "scrape_interval_too_long",
@@ -224,6 +227,7 @@ impl Gap {
             Self::ScrapesLost { zone, .. }
             | Self::NoTraffic { zone }
             | Self::TooLittleData { zone }
+            | Self::Partition { zone, .. }
             | Self::NoPeer { zone } => Some(zone),
             Self::QueryFailed { .. }
             | Self::PartialAnswer { .. }
@@ -274,6 +278,11 @@ impl fmt::Display for Gap {
             Self::TooLittleData { zone } => {
                 write!(f, "too little is known of {zone}: it has few requests, or the watch has only begun")
             }
+            Self::Partition { zone, other } => write!(
+                f,
+                "clients in {zone} and in {other} fail alike, and no server says why: the link between them may be broken, \
+                 and that is neither zone's fault alone"
+            ),
             Self::NoPeer { zone } => write!(f, "no zone but {zone} gets requests"),
             Self::DuplicatedTargets { copies } => write!(
                 f,

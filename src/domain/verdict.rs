@@ -26,6 +26,8 @@ pub enum Signal {
     ServerErrors,
     /// Share of failed requests, as the zone's clients saw it.
     ClientErrors,
+    /// Share of the calls to the zone's servers that never reach them: clients everywhere lose what they don't get.
+    LostCalls,
     /// Share of requests slower than nearly all are in health (the slowest 2 %).
     SlowRequests,
     /// Share of requests slower than almost any is in health (the slowest 0.1 %).
@@ -35,13 +37,20 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub const ALL: [Self; 5] =
-        [Self::ServerErrors, Self::ClientErrors, Self::SlowRequests, Self::VerySlowRequests, Self::Latency];
+    pub const ALL: [Self; 6] = [
+        Self::ServerErrors,
+        Self::ClientErrors,
+        Self::LostCalls,
+        Self::SlowRequests,
+        Self::VerySlowRequests,
+        Self::Latency,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ServerErrors => "server_errors",
             Self::ClientErrors => "client_errors",
+            Self::LostCalls => "lost_calls",
             Self::SlowRequests => "slow_requests",
             Self::VerySlowRequests => "very_slow_requests",
             Self::Latency => "latency",
@@ -50,7 +59,7 @@ impl Signal {
 
     pub const fn vantage(self) -> Vantage {
         match self {
-            Self::ClientErrors => Vantage::Client,
+            Self::ClientErrors | Self::LostCalls => Vantage::Client,
             Self::ServerErrors | Self::SlowRequests | Self::VerySlowRequests | Self::Latency => Vantage::Server,
         }
     }
@@ -72,40 +81,75 @@ pub struct Evidence {
     /// Bounds of `seen - expected` at 95 % confidence.
     pub excess_low: f64,
     pub excess_high: f64,
-    /// Requests in the window: of the zone and of its peers.
+    /// Requests in the window: of the zone and of its peers; for lost calls those due to the zone's servers, and all.
     pub zone_requests: f64,
+    /// What was seen in the peers.
+    #[serde(default)]
+    pub peers_seen: f64,
     pub peer_requests: f64,
     pub window: Period,
+    /// In how many of the window's cycles it was there.
+    #[serde(default)]
+    pub bad_cycles: u32,
+    #[serde(default)]
+    pub window_cycles: u32,
     /// The size of the effect in terms of failed requests: what decides how long it must last.
     pub severity: f64,
 }
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.signal {
-            Signal::ServerErrors => "requests failed",
-            Signal::ClientErrors => "calls by its clients failed",
-            Signal::SlowRequests => "requests were slow",
-            Signal::VerySlowRequests => "requests were very slow",
-            Signal::Latency => "times the usual latency",
-        };
-        match &self.service {
-            Some(service) => write!(f, "{service}: ")?,
-            None => write!(f, "all services: ")?,
-        }
+        let service = self.service.as_ref().map_or_else(|| "all services together".to_owned(), ToString::to_string);
+        let percent = |share: f64| format!("{:.*} %", if share < 0.01 { 2 } else { 1 }, 100.0 * share);
+        let (here, there) = (grouped(self.zone_requests), grouped(self.peer_requests));
+        let against = format!(
+            "{} (n = {here}) against {} in its peers (n = {there}){}, {:+.1} points [{:.1}, {:.1}]",
+            percent(self.seen),
+            percent(self.peers_seen),
+            // Its own past may expect more of it than its peers do now.
+            if self.expected > self.peers_seen { format!(" and {} as usual", percent(self.expected)) } else { String::new() },
+            100.0 * (self.seen - self.expected),
+            100.0 * self.excess_low,
+            100.0 * self.excess_high,
+        );
         match self.signal {
-            Signal::Latency => write!(f, "{:.2} {what} where {:.2} was expected", self.seen, self.expected)?,
-            Signal::ServerErrors | Signal::ClientErrors | Signal::SlowRequests | Signal::VerySlowRequests => write!(
+            Signal::ServerErrors => write!(f, "{service} fails {against}"),
+            Signal::ClientErrors => write!(f, "calls to {service} by its clients fail {against}, side unknown"),
+            Signal::SlowRequests => write!(f, "{service} is slow in {against}"),
+            Signal::VerySlowRequests => write!(f, "{service} is very slow in {against}"),
+            Signal::LostCalls => write!(
                 f,
-                "{:.2} % of {:.0} {what} in {} where {:.2} % was expected",
-                100.0 * self.seen,
-                self.zone_requests,
-                self.window,
-                100.0 * self.expected
-            )?,
-        }
-        write!(f, " (odds of chance e^-{:.0})", self.nats.get())
+                "{} of the calls to {service} (n = {here}) don't reach its servers: clients everywhere fail {} (n = {there}), \
+                 and its servers answer as much less",
+                percent(self.seen),
+                percent(self.peers_seen),
+            ),
+            Signal::Latency => write!(
+                f,
+                "{service} takes {:.2} times as long (n = {here}) as its peers (n = {there}) and as usual, {:+.2} [{:.2}, \
+                 {:.2}]",
+                self.seen,
+                self.seen - self.expected,
+                self.excess_low,
+                self.excess_high,
+            ),
+        }?;
+        let (bad, of) = (self.bad_cycles, self.window_cycles);
+        write!(f, ", for {bad} of the last {of} cycles (odds of chance e^-{:.0})", self.nats.get())
     }
+}
+
+/// A count with its thousands apart.
+fn grouped(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// What is wrong, by how far it reaches.
@@ -128,6 +172,11 @@ pub enum Verdict {
     NodeFault {
         node: String,
     },
+    /// The service is being rolled out in this zone, and it may be the new version that is worse.
+    RolloutInProgress {
+        new_pods: u32,
+        pods: u32,
+    },
     /// Other zones got worse too.
     RegionalFault,
     /// The zone's clients suffer, but not because of the zone.
@@ -148,6 +197,7 @@ impl Verdict {
             | Self::ServiceFault { .. }
             | Self::InstanceFault { .. }
             | Self::NodeFault { .. }
+            | Self::RolloutInProgress { .. }
             | Self::FaultElsewhere { .. } => true,
             Self::ZoneFault | Self::RegionalFault | Self::Inconclusive { .. } => false,
         }
@@ -160,6 +210,7 @@ impl Verdict {
             Self::ServiceFault { .. } => "service_fault",
             Self::InstanceFault { .. } => "instance_fault",
             Self::NodeFault { .. } => "node_fault",
+            Self::RolloutInProgress { .. } => "rollout_in_progress",
             Self::RegionalFault => "regional_fault",
             Self::FaultElsewhere { .. } => "fault_elsewhere",
             Self::Inconclusive { .. } => "inconclusive",
@@ -240,7 +291,7 @@ impl Signal {
     /// What shows a single pod that explains it.
     pub const fn pod_view(self) -> PodView {
         match self {
-            Self::ServerErrors => PodView::Servers,
+            Self::ServerErrors | Self::LostCalls => PodView::Servers,
             Self::ClientErrors => PodView::Clients,
             Self::SlowRequests | Self::VerySlowRequests | Self::Latency => PodView::Durations,
         }

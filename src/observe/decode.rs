@@ -94,7 +94,7 @@ pub(super) fn service<'a>(get: impl Fn(&str) -> Option<&'a String>, settings: &S
 
 pub(super) fn is_failure(row: &RangeVector, service: &ServiceId, settings: &Settings) -> bool {
     let [code, grpc, flags] = CODE_LABELS.map(|name| label(row, name));
-    settings.failures_of(service).is_failure(code, grpc, flags)
+    settings.services.failures_of(service).is_failure(code, grpc, flags)
 }
 
 pub(super) fn snapshots(rows: &Rows, stretch: Stretch, reading: Reading<'_>) -> Vec<Snapshot> {

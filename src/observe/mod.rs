@@ -2,7 +2,6 @@
 
 mod api;
 mod decode;
-mod failures;
 mod pods;
 mod prometheus;
 mod queries;
@@ -10,7 +9,6 @@ mod recording;
 mod settings;
 
 pub use api::{ConnectError, Usage};
-pub use failures::FailureClasses;
 pub use prometheus::{Inspection, PrometheusObserver};
 pub use recording::{Head, RecordedObserver, Recorder, RecordingError};
-pub use settings::{BasicAuth, Header, Labels, Override, Settings, ZoneFrom};
+pub use settings::{BasicAuth, Header, Labels, Settings, ZoneFrom};

@@ -56,7 +56,7 @@ pub(super) struct Queries {
 impl Queries {
     pub fn new(settings: &Settings, cycle: CycleLength) -> Self {
         let labels = &settings.labels;
-        let grpc: Vec<String> = settings.failures.grpc_statuses.iter().map(ToString::to_string).collect();
+        let grpc: Vec<String> = settings.services.usual.failures.grpc_statuses.iter().map(ToString::to_string).collect();
         Self {
             matchers: settings.matchers.join(","),
             zone: match settings.zone_from {

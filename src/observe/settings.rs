@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::FailureClasses;
-use crate::domain::zone::ServicePattern;
-use crate::domain::{Bytes, Period, Ratio, ServiceId};
+use crate::domain::{Bytes, Period, Ratio, Services};
 
 /// The section `prometheus`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,9 +25,7 @@ pub struct Settings {
     pub history: Period,
     pub min_coverage: Ratio,
     #[serde(skip)]
-    pub failures: FailureClasses,
-    #[serde(skip)]
-    pub overrides: Vec<Override>,
+    pub services: Services,
 }
 
 /// What tells a proxy's zone.
@@ -75,13 +71,6 @@ pub struct Header {
     pub value_file: Option<PathBuf>,
 }
 
-/// What counts as a failure of the services that a pattern names. Later overrides win.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Override {
-    pub pattern: ServicePattern,
-    pub failures: FailureClasses,
-}
-
 impl Default for Labels {
     fn default() -> Self {
         Self {
@@ -112,19 +101,12 @@ impl Default for Settings {
             lookback: Period::from_mins(5),
             history: Period::from_hours(2),
             min_coverage: Ratio::from_percent(50.0),
-            failures: FailureClasses::default(),
-            overrides: Vec::new(),
+            services: Services::default(),
         }
     }
 }
 
 impl Settings {
-    /// What counts as a failure of a service.
-    pub fn failures_of(&self, service: &ServiceId) -> &FailureClasses {
-        let matching = self.overrides.iter().rev().find(|o| o.pattern.matches(service));
-        matching.map_or(&self.failures, |o| &o.failures)
-    }
-
     /// What is illegal, each as the key and what is allowed.
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();

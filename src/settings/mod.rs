@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::domain::zone::ServicePattern;
-use crate::domain::{Factor, Mode, Ratio};
+use crate::domain::{Mode, ServiceOverride, ServiceSettings, Services};
 use crate::isolate::steps;
-use crate::observe::FailureClasses;
 use crate::{audit, decide, detect, guard, kubernetes, observe, pipeline, serve};
 
 const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
@@ -23,7 +21,6 @@ const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
 pub struct Settings {
     pub mode: Mode,
     pub prometheus: observe::Settings,
-    pub failures: FailureClasses,
     pub detect: detect::Settings,
     pub guard: guard::Settings,
     pub isolate: decide::Settings,
@@ -31,24 +28,9 @@ pub struct Settings {
     pub kubernetes: kubernetes::Settings,
     pub audit: audit::Settings,
     pub serve: serve::Settings,
+    pub service: ServiceSettings,
+    /// What differs for the services that a pattern names. Later entries win.
     pub services: Vec<ServiceOverride>,
-}
-
-/// What differs for the services that a pattern names. Later entries win.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceOverride {
-    #[serde(rename = "match")]
-    pub pattern: ServicePattern,
-    pub ignore: Option<bool>,
-    pub critical: Option<bool>,
-    pub failures: Option<FailureClasses>,
-    pub min_failures: Option<u32>,
-    pub min_error_excess: Option<Ratio>,
-    pub min_error_ratio: Option<Factor>,
-    pub min_slow_excess: Option<Ratio>,
-    pub min_slow_ratio: Option<Factor>,
-    pub min_slowdown: Option<Factor>,
 }
 
 /// One thing that is wrong in the configuration.
@@ -100,11 +82,9 @@ impl Settings {
 
     /// Gives each stage its part of what stands at the top.
     fn hand_over(&mut self) {
-        self.prometheus.failures = self.failures.clone();
-        let failures = self.services.iter().filter_map(|o| o.failures.clone().map(|f| (o.pattern.clone(), f)));
-        self.prometheus.overrides =
-            failures.map(|(pattern, failures)| observe::Override { pattern, failures }).collect();
-        self.detect.overrides = self.services.iter().map(ServiceOverride::of_detection).collect();
+        let services = Services { usual: self.service.clone(), overrides: self.services.clone() };
+        self.prometheus.services = services.clone();
+        self.detect.services = services;
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -121,6 +101,8 @@ impl Settings {
         problems.extend(owned(self.isolate.problems()).map(of("isolate")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
+        let of_services = self.detect.services.problems().into_iter();
+        problems.extend(of_services.map(|(path, problem)| Problem { path, problem }));
         let (cycle, lookback) = (self.detect.cycle, self.prometheus.lookback);
         if lookback.signed() < cycle.signed() * 4 {
             let problem =
@@ -136,22 +118,6 @@ impl Settings {
             decide: self.isolate.clone(),
             guard: self.guard.clone(),
             mode: self.mode,
-        }
-    }
-}
-
-impl ServiceOverride {
-    fn of_detection(&self) -> detect::Override {
-        detect::Override {
-            pattern: self.pattern.clone(),
-            critical: self.critical,
-            ignore: self.ignore,
-            min_failures: self.min_failures,
-            min_error_excess: self.min_error_excess,
-            min_error_ratio: self.min_error_ratio,
-            min_slow_excess: self.min_slow_excess,
-            min_slow_ratio: self.min_slow_ratio,
-            min_slowdown: self.min_slowdown,
         }
     }
 }

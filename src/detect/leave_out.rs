@@ -1,0 +1,164 @@
+//! Leave one out: if without one pod, one node, or the pods that are new, nothing is wrong, then it is not the zone.
+
+use std::collections::BTreeMap;
+
+use super::proportion;
+use super::settings::Scale;
+use super::tail::{self, SLOW_SHARES};
+use super::track::Track;
+use crate::domain::verdict::PodView;
+use crate::domain::{Calls, CloserLook, PodAge, PodCalls, Signal};
+
+/// A pod or a node is told from its zone where the zone has so many pods.
+const FEWEST_PODS: usize = 3;
+/// Share of the excess in one part that makes it the part's fault.
+const PART_SHARE: f64 = 0.5;
+/// So much more of the zone's pods than of the others' must be new for a roll-out to be this zone's.
+const NEWER_THAN_ELSEWHERE: f64 = 0.25;
+/// A pod that gets less than this share of what the others get is not reached.
+const SILENT: f64 = 0.25;
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    Pod,
+    Node,
+}
+
+/// The pod, or the node with its pods, that explains what is wrong with a service in a zone: it has most of the excess,
+/// and without it the others would raise no suspicion. Durations are looked at through the share of slow requests.
+pub(super) fn culprit(
+    track: &Track,
+    (zone, signal): (usize, Signal),
+    (look, left_out): (&CloserLook, LeftOut),
+    cycles: usize,
+    scale: &Scale,
+) -> Option<String> {
+    if signal == Signal::LostCalls {
+        return silent(&look.pods, left_out);
+    }
+    let question = Question::new(track, zone, signal);
+    let pods = question.alive(track, &look.pods);
+    if pods.len() < FEWEST_PODS {
+        return None;
+    }
+    let mut parts: BTreeMap<&str, Calls> = BTreeMap::new();
+    for (pod, calls) in pods {
+        let part = match left_out {
+            LeftOut::Pod => pod.pod.as_str(),
+            LeftOut::Node => pod.node.as_deref()?,
+        };
+        *parts.entry(part).or_default() += calls;
+    }
+    question.explained_by(track, &parts, (cycles, scale)).map(str::to_owned)
+}
+
+/// How many of a service's pods in a zone are new, and of how many, where a roll-out explains what is wrong: the new pods
+/// have the excess, or most of the zone's pods are new, and more than elsewhere.
+pub(super) fn rolled_out(
+    track: &Track,
+    (zone, signal): (usize, Signal),
+    look: &CloserLook,
+    cycles: usize,
+    scale: &Scale,
+) -> Option<(u32, u32)> {
+    let of_age = |age: PodAge| look.pods.iter().filter(|pod| pod.age == age).count();
+    let (new, settled) = (of_age(PodAge::New), of_age(PodAge::Settled));
+    if new == 0 {
+        return None;
+    }
+    let newer = new as f64 / (new + settled) as f64;
+    let most = newer > PART_SHARE && newer > look.new_elsewhere + NEWER_THAN_ELSEWHERE;
+    let question = Question::new(track, zone, signal);
+    let in_new_pods = || {
+        let mut parts: BTreeMap<&str, Calls> = BTreeMap::new();
+        for (pod, calls) in question.alive(track, &look.pods) {
+            *parts.entry(if pod.age == PodAge::New { "new" } else { "settled" }).or_default() += calls;
+        }
+        question.explained_by(track, &parts, (cycles, scale)) == Some("new")
+    };
+    (most || in_new_pods()).then_some((new as u32, (new + settled) as u32))
+}
+
+/// The one pod, or node, that calls don't reach while they reach the others.
+fn silent(pods: &[PodCalls], left_out: LeftOut) -> Option<String> {
+    let mut parts: BTreeMap<&str, f64> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| pod.age != PodAge::Gone) {
+        let part = match left_out {
+            LeftOut::Pod => pod.pod.as_str(),
+            LeftOut::Node => pod.node.as_deref()?,
+        };
+        *parts.entry(part).or_default() += pod.calls.total;
+    }
+    if pods.len() < FEWEST_PODS || parts.len() < 2 {
+        return None;
+    }
+    let most = parts.values().copied().fold(0.0, f64::max);
+    let mut silent = parts.iter().filter(|(_, calls)| **calls < SILENT * most);
+    let first = silent.next()?;
+    silent.next().is_none().then(|| (*first.0).to_owned())
+}
+
+/// What is asked of each part: a share of requests, and what is usual for it.
+struct Question {
+    signal: Signal,
+    usual: f64,
+    /// The smallest excess that counts.
+    floor: f64,
+    /// The first bucket of slow requests, where it is about durations.
+    slow_from: Option<usize>,
+    /// Whose noise applies.
+    noise: Signal,
+}
+
+impl Question {
+    fn new(track: &Track, zone: usize, signal: Signal) -> Self {
+        let (errors, slow) =
+            (track.settings.min_error_excess.as_fraction(), track.settings.min_slow_excess.as_fraction());
+        let (usual, floor, slow_from, noise) = match signal.pod_view() {
+            PodView::Servers => (track.past.served(errors), errors, None, signal),
+            PodView::Clients => (track.past.called(errors), errors, None, signal),
+            PodView::Durations => {
+                let very = signal == Signal::VerySlowRequests;
+                let first = tail::first_slow_bucket(&track.past.latency_of_all(), SLOW_SHARES[usize::from(very)]);
+                let noise = if very { signal } else { Signal::SlowRequests };
+                (track.past.slow(first, slow), slow, Some(first), noise)
+            }
+        };
+        Self { signal, usual: usual[zone].own, floor, slow_from, noise }
+    }
+
+    /// The pods that had requests, and those among them that are bad.
+    fn alive<'a>(&self, track: &Track, pods: &'a [PodCalls]) -> Vec<(&'a PodCalls, Calls)> {
+        let counted = |pod: &'a PodCalls| {
+            let Some(first) = self.slow_from else { return (pod, pod.calls) };
+            let counts = track.coarsened(&pod.latency);
+            (pod, Calls { total: counts.iter().sum(), failed: tail::slow(&counts, first) })
+        };
+        pods.iter().map(counted).filter(|(_, calls)| calls.total > 0.0).collect()
+    }
+
+    /// The part that has most of the excess, and without which the others are calm.
+    fn explained_by<'a>(
+        &self,
+        track: &Track,
+        parts: &BTreeMap<&'a str, Calls>,
+        (cycles, scale): (usize, &Scale),
+    ) -> Option<&'a str> {
+        if parts.len() < 2 || self.signal == Signal::LostCalls {
+            return None;
+        }
+        let excess = |calls: &Calls| (calls.failed - calls.total * self.usual).max(0.0);
+        let (worst, its_calls) =
+            parts.iter().max_by(|a, b| excess(a.1).total_cmp(&excess(b.1)).then_with(|| b.0.cmp(a.0)))?;
+        let total: f64 = parts.values().map(excess).sum();
+        let others = parts.iter().filter(|(part, _)| *part != worst);
+        let rest = others.fold(Calls::default(), |sum, (_, calls)| sum + *calls);
+        let spread = track.noise.variance(self.noise) * scale.smoothing(cycles as f64);
+        let expected = rest.total * self.usual;
+        let calm = rest.failed <= expected
+            || proportion::deviance(rest.failed, expected, spread) < track.settings.suspect.get();
+        let small = rest.failed / rest.total.max(1.0) - self.usual < self.floor;
+        (excess(its_calls) >= PART_SHARE * total && (calm || small)).then_some(*worst)
+    }
+}
