@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use crate::domain::verdict::Suspect;
-use crate::domain::{CloserLook, Isolation, Record, Snapshot, Zone};
+use crate::domain::{Isolation, PodCalls, Record, Snapshot, Zone};
 
 /// Sees the mesh.
 ///
@@ -19,7 +19,7 @@ pub trait Observer: Send {
     async fn observe(&mut self, first: Timestamp, last: Timestamp) -> Result<Vec<Snapshot>, ObserveError>;
 
     /// A closer look: the pods of one service in one zone, over the cycles up to `at`.
-    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError>;
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError>;
 }
 
 /// Why nothing could be seen: what failed, and what to do.

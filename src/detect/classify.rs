@@ -14,7 +14,7 @@ use super::settings::Settings;
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{
-    Assessment, CloserLook, Evidence, Finding, Gap, Nats, Period, ServiceId, Signal, Vantage, Verdict, Zone,
+    Assessment, Evidence, Finding, Gap, Nats, Period, PodCalls, ServiceId, Signal, Vantage, Verdict, Zone,
 };
 
 /// Evidence shown with a verdict, strongest first.
@@ -23,7 +23,7 @@ const MOST_EVIDENCE: usize = 10;
 const WIDE_SERVICES: usize = 3;
 
 /// What a closer look has shown, pod by pod.
-pub type Pods = BTreeMap<Suspect, CloserLook>;
+pub type Pods = BTreeMap<Suspect, Vec<PodCalls>>;
 
 /// Judges the newest cycle.
 ///

@@ -7,14 +7,12 @@ use super::settings::Scale;
 use super::tail::{self, SLOW_SHARES};
 use super::track::Track;
 use crate::domain::verdict::PodView;
-use crate::domain::{Calls, CloserLook, PodAge, PodCalls, Signal};
+use crate::domain::{Calls, PodAge, PodCalls, Signal};
 
 /// A pod or a node is told from its zone where the zone has so many pods.
 const FEWEST_PODS: usize = 3;
 /// Share of the excess in one part that makes it the part's fault.
 const PART_SHARE: f64 = 0.5;
-/// So much more of the zone's pods than of the others' must be new for a roll-out to be this zone's.
-const NEWER_THAN_ELSEWHERE: f64 = 0.25;
 /// A pod that gets less than this share of what the others get is not reached.
 const SILENT: f64 = 0.25;
 
@@ -30,15 +28,15 @@ pub(super) enum LeftOut {
 pub(super) fn culprit(
     track: &Track,
     (zone, signal): (usize, Signal),
-    (look, left_out): (&CloserLook, LeftOut),
+    (pods, left_out): (&[PodCalls], LeftOut),
     cycles: usize,
     scale: &Scale,
 ) -> Option<String> {
     if signal == Signal::LostCalls {
-        return silent(&look.pods, left_out);
+        return silent(pods, left_out);
     }
     let question = Question::new(track, zone, signal);
-    let pods = question.alive(track, &look.pods);
+    let pods = question.alive(track, pods);
     if pods.len() < FEWEST_PODS {
         return None;
     }
@@ -54,25 +52,25 @@ pub(super) fn culprit(
 }
 
 /// How many of a service's pods in a zone are new, and of how many, where a roll-out explains what is wrong: the new pods
-/// have the excess, or most of the zone's pods are new, and more than elsewhere.
+/// have the excess, or most of the zone's pods were replaced.
 pub(super) fn rolled_out(
     track: &Track,
     (zone, signal): (usize, Signal),
-    look: &CloserLook,
+    pods: &[PodCalls],
     cycles: usize,
     scale: &Scale,
 ) -> Option<(u32, u32)> {
-    let of_age = |age: PodAge| look.pods.iter().filter(|pod| pod.age == age).count();
-    let (new, settled) = (of_age(PodAge::New), of_age(PodAge::Settled));
+    let of_age = |age: PodAge| pods.iter().filter(|pod| pod.age == age).count();
+    let (new, settled, gone) = (of_age(PodAge::New), of_age(PodAge::Settled), of_age(PodAge::Gone));
     if new == 0 {
         return None;
     }
-    let newer = new as f64 / (new + settled) as f64;
-    let most = newer > PART_SHARE && newer > look.new_elsewhere + NEWER_THAN_ELSEWHERE;
+    // Where all are there that were, pods were added, not replaced.
+    let most = new > settled && (settled == 0 || gone > 0);
     let question = Question::new(track, zone, signal);
     let in_new_pods = || {
         let mut parts: BTreeMap<&str, Calls> = BTreeMap::new();
-        for (pod, calls) in question.alive(track, &look.pods) {
+        for (pod, calls) in question.alive(track, pods) {
             *parts.entry(if pod.age == PodAge::New { "new" } else { "settled" }).or_default() += calls;
         }
         question.explained_by(track, &parts, (cycles, scale)) == Some("new")

@@ -17,7 +17,7 @@ pub use failures::FailureClasses;
 pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
-pub use observation::{Calls, Cell, CloserLook, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
+pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
 pub use service::{ServiceOverride, ServiceSettings, Services};

@@ -137,14 +137,6 @@ pub fn coverage_gaps<'a>(
     lost.into_iter().map(|zone| Gap::ScrapesLost { zone: zone.clone(), coverage: of(zone) }).collect()
 }
 
-/// One service in one zone, pod by pod.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CloserLook {
-    pub pods: Vec<PodCalls>,
-    /// Of the pods of its other zones, those that are new.
-    pub new_elsewhere: f64,
-}
-
 /// One pod over the cycles asked for: its calls, or the durations of its requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodCalls {

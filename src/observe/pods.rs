@@ -9,13 +9,13 @@ use super::api::ApiError;
 use super::decode::{self, Stretch};
 use super::settings::ZoneFrom;
 use crate::domain::verdict::{NEW_FOR, PodView, Suspect};
-use crate::domain::{Calls, CloserLook, Histogram, PodAge, PodCalls, Zone};
+use crate::domain::{Calls, Histogram, PodAge, PodCalls, Zone};
 use crate::ports::ObserveError;
 
 /// What tells one proxy from another, and its zone.
 type Proxies = BTreeSet<(Vec<String>, Zone)>;
 
-/// The proxies of a service, in all zones: those that report now, and those that did before anything new is younger.
+/// The proxies of a service: those that report now, and those that did before anything that is new.
 #[derive(Default)]
 struct Ages {
     now: Proxies,
@@ -35,12 +35,6 @@ impl Ages {
             PodAge::New
         }
     }
-
-    fn new_elsewhere(&self, zone: &Zone) -> f64 {
-        let others: Vec<_> = self.now.iter().filter(|(_, other)| other != zone).collect();
-        let new = others.iter().filter(|proxy| self.of(proxy) == PodAge::New).count();
-        new as f64 / others.len().max(1) as f64
-    }
 }
 
 /// One pod while its rows are read.
@@ -53,7 +47,7 @@ struct Pod {
 }
 
 impl PrometheusObserver {
-    pub(super) async fn closer_look(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
+    pub(super) async fn closer_look(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         let first = at - self.cycle.signed() * (suspect.cycles as i32 - 1);
         let offset_s = self.settings.offset.as_secs_f64();
         let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle, offset_s };
@@ -88,7 +82,7 @@ impl PrometheusObserver {
             calls: pod.calls,
             latency: Histogram::from_cumulative(&pod.buckets),
         };
-        Ok(CloserLook { pods: pods.into_iter().map(pod).collect(), new_elsewhere: ages.new_elsewhere(&suspect.zone) })
+        Ok(pods.into_iter().map(pod).collect())
     }
 
     async fn ages(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Ages, ApiError> {

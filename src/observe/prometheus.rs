@@ -11,7 +11,7 @@ use super::decode::{self, Places, Reading, Rows, Stretch};
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
 use crate::domain::verdict::Suspect;
-use crate::domain::{CloserLook, ClusterView, CycleLength, Gap, Period, ServiceId, Snapshot};
+use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -185,7 +185,7 @@ impl Observer for PrometheusObserver {
         Ok(snapshots)
     }
 
-    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         self.closer_look(suspect, at).await
     }
 }

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::domain::verdict::{PodView, Suspect};
 use crate::domain::{
-    Calls, Cell, CloserLook, Coverage, CycleLength, Gap, Histogram, Period, PodAge, PodCalls, ServiceId, Snapshot, Zone,
+    Calls, Cell, Coverage, CycleLength, Gap, Histogram, Period, PodAge, PodCalls, ServiceId, Snapshot, Zone,
 };
 use crate::ports::{ObserveError, Observer};
 
@@ -70,7 +70,6 @@ enum Line {
         zone: Zone,
         view: PodView,
         cycles: usize,
-        new_elsewhere: f64,
         pods: Vec<PodRow>,
     },
 }
@@ -120,14 +119,14 @@ impl Recorder {
     }
 
     /// A closer look in the cycle that was written last.
-    pub fn closer_look(&mut self, suspect: &Suspect, look: &CloserLook) -> Result<(), RecordingError> {
+    pub fn closer_look(&mut self, suspect: &Suspect, pods: &[PodCalls]) -> Result<(), RecordingError> {
         let mut rows = Vec::new();
-        for pod in &look.pods {
+        for pod in pods {
             let durations = self.durations(&pod.latency)?;
             rows.push(PodRow(pod.pod.clone(), pod.node.clone(), pod.age, pod.calls, durations));
         }
         let Suspect { service, zone, view, cycles } = suspect.clone();
-        self.write(&Line::Pods { service, zone, view, cycles, new_elsewhere: look.new_elsewhere, pods: rows })
+        self.write(&Line::Pods { service, zone, view, cycles, pods: rows })
     }
 
     pub fn finish(self) -> Result<(), RecordingError> {
@@ -161,7 +160,7 @@ fn of_file(path: &Path, source: std::io::Error) -> RecordingError {
 }
 
 /// Over how many cycles, and what was seen.
-type Look = (usize, CloserLook);
+type Look = (usize, Vec<PodCalls>);
 
 /// Replays a recording, cycle by cycle.
 pub struct RecordedObserver {
@@ -241,13 +240,13 @@ impl RecordedObserver {
                 Line::Edges(edges) => {
                     self.edges.push(edges.into_iter().map(|edge| edge.unwrap_or(f64::INFINITY)).collect());
                 }
-                Line::Pods { service, zone, view, cycles, new_elsewhere, pods } => {
+                Line::Pods { service, zone, view, cycles, pods } => {
                     let pods = pods.into_iter().map(|PodRow(pod, node, age, calls, durations)| {
                         Ok(PodCalls { pod, node, age, calls, latency: self.histogram(durations)? })
                     });
                     let pods = pods.collect::<Result<_, RecordingError>>()?;
                     let at = before.ok_or_else(|| self.damaged("a closer look stands before the first cycle"))?;
-                    self.looks.entry((at, service, zone, view)).or_default().push((cycles, CloserLook { pods, new_elsewhere }));
+                    self.looks.entry((at, service, zone, view)).or_default().push((cycles, pods));
                 }
                 Line::Cycle { at, cells, coverage, gaps } => {
                     let mut seen = Snapshot { time: at, cells: BTreeMap::new(), coverage, gaps, cluster: None };
@@ -290,10 +289,10 @@ impl Observer for RecordedObserver {
         Ok(snapshots)
     }
 
-    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         let key = (at, suspect.service.clone(), suspect.zone.clone(), suspect.view);
         let nearest = self.looks.get(&key).and_then(|looks| looks.iter().min_by_key(|l| l.0.abs_diff(suspect.cycles)));
-        nearest.map(|(_, look)| look.clone()).ok_or_else(|| {
+        nearest.map(|(_, pods)| pods.clone()).ok_or_else(|| {
             ObserveError(format!(
                 "{} has no closer look at {} in {} at {at}: record anew, with this configuration",
                 self.path.display(),
@@ -331,10 +330,9 @@ mod tests {
         Suspect { service, zone, view: PodView::Servers, cycles }
     }
 
-    fn look(total: f64) -> CloserLook {
+    fn look(total: f64) -> Vec<PodCalls> {
         let calls = Calls { total, failed: 1.0 };
-        let pod = PodCalls { pod: "web-1".into(), age: PodAge::New, calls, ..PodCalls::default() };
-        CloserLook { pods: vec![pod], new_elsewhere: 0.5 }
+        vec![PodCalls { pod: "web-1".into(), age: PodAge::New, calls, ..PodCalls::default() }]
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
 use crate::domain::observation::coverage_gaps;
 use crate::domain::verdict::{PodView, Suspect};
-use crate::domain::{Calls, Cell, CloserLook, CycleLength, Histogram, PodAge, PodCalls, Ratio, ServiceId, Snapshot};
+use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// As in the default configuration.
@@ -109,7 +109,7 @@ impl Observer for WorldObserver {
         Ok(snapshots)
     }
 
-    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<CloserLook, ObserveError> {
+    async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         let world = lock(&self.world);
         let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone);
         let calls = |pod: &Pod| {
@@ -125,9 +125,6 @@ impl Observer for WorldObserver {
             }
             seen
         };
-        let elsewhere = || world.pods.iter().filter(|pod| pod.service == suspect.service.name && pod.zone != suspect.zone);
-        let new = elsewhere().filter(|pod| pod.age(at) == PodAge::New).count();
-        let new_elsewhere = new as f64 / elsewhere().count().max(1) as f64;
-        Ok(CloserLook { pods: pods.map(calls).collect(), new_elsewhere })
+        Ok(pods.map(calls).collect())
     }
 }
