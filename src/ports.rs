@@ -46,6 +46,9 @@ pub trait IsolationStore: Send + Sync {
     /// Notes what the metrics say of the zone's active isolation.
     async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError>;
 
+    /// Lets the zone's active isolation end now.
+    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError>;
+
     /// Zones that an operator wants not to be isolated automatically.
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError>;
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{ClusterView, Mode, Sight, Zone};
+use crate::guard;
 use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, KubernetesStore};
 use crate::kubernetes::{self, ClusterWatch, ConnectError};
@@ -120,12 +121,13 @@ impl Eyes {
         let look: Arc<Look> = Arc::new(move || looked.view());
         let (sights, seen) = watch::channel(None);
         let sights = Arc::new(sights);
+        let (guard, seen_guard) = watch::channel(settings.guard.clone());
         let leads = leadership.clone();
         let controller = Controller {
             steps: steps::steps(&settings.steps, client, &look),
             store: store.clone(),
             audit,
-            guard: settings.guard.clone(),
+            guard: seen_guard,
             look,
             sights: seen,
             cluster_changes: watch.changes(),
@@ -141,7 +143,7 @@ impl Eyes {
             let _at_its_end = idle.drop_guard();
             controller.run(client, tasks_of_controller, stop).await;
         });
-        Ok(Hands { store, leadership, sights, executor: Some(executor), verdicts: BTreeMap::new() })
+        Ok(Hands { store, leadership, sights, guard, executor: Some(executor), verdicts: BTreeMap::new() })
     }
 }
 
@@ -151,6 +153,8 @@ pub(super) struct Hands {
     leadership: Leadership,
     /// What the executor sees of the newest cycle.
     pub sights: Arc<watch::Sender<Option<Arc<Sight>>>>,
+    /// As the executor is to apply it.
+    pub guard: watch::Sender<guard::Settings>,
     /// Ends when the executor does, which it is not to before it is asked to.
     pub executor: Option<JoinHandle<()>>,
     /// As they stand on the `Zone` objects.

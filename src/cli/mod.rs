@@ -11,6 +11,7 @@ mod isolate;
 mod past;
 mod preflight;
 mod record;
+mod reload;
 mod remote;
 mod render;
 mod restore;
@@ -67,7 +68,7 @@ enum Command {
     Audit(audit::Arguments),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct ConfigArguments {
     /// Configuration file; variables such as `ZONEWARD_PROMETHEUS__URL` go over it
     /// [default: /etc/zoneward/config.yaml, else config/default.yaml, else built-in defaults]

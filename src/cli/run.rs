@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cluster::{self, Hands};
+use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::audit::Journal;
 use crate::domain::{CycleLength, Event, Gap, Mode, Record, Snapshot, Zone};
@@ -61,6 +62,7 @@ impl Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut settings = arguments.config.load(None)?;
+    let reload = Reload::new(arguments.config);
     if let Some(directory) = arguments.audit_directory {
         settings.audit.directory = directory;
     }
@@ -108,6 +110,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         hands,
         eyes,
         settings,
+        reload,
         observer,
         sink: Arc::clone(&sink),
         status,
@@ -140,6 +143,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 
 struct Daemon {
     settings: Settings,
+    reload: Reload,
     observer: PrometheusObserver,
     store: Arc<dyn IsolationStore>,
     /// What advances isolations where nothing else does, in observe mode.
@@ -178,8 +182,22 @@ impl Daemon {
                     continue;
                 }
             }
+            self.reload(&mut pipeline, due).await?;
             self.cycle(&mut pipeline, due).await?;
         }
+    }
+
+    /// Takes over a new edition of the configuration, in every stage before the next judgement.
+    async fn reload(&mut self, pipeline: &mut Pipeline, now: Timestamp) -> anyhow::Result<()> {
+        let Some(record) = self.reload.look(&mut self.settings, now) else { return Ok(()) };
+        if record.event == Event::ConfigurationChanged {
+            pipeline.retune(self.settings.pipeline());
+            self.observer.retune(self.settings.prometheus.services.clone());
+            if let Some(hands) = &self.hands {
+                hands.guard.send_replace(self.settings.guard.clone());
+            }
+        }
+        Ok(self.sink.append(record).await?)
     }
 
     /// Without the cluster the past would be of no zone.

@@ -105,6 +105,15 @@ impl History {
         }
     }
 
+    /// Takes other settings; what was learned stays.
+    pub fn retune(&mut self, settings: &Settings) {
+        self.scale = Scale::new(settings, self.scale.cycle);
+        self.tracks.retain(|service, track| {
+            track.settings = settings.services.of(service);
+            !track.settings.ignore
+        });
+    }
+
     pub const fn cycle(&self) -> CycleLength {
         self.scale.cycle
     }
@@ -126,6 +135,15 @@ impl History {
     /// Whether the zone's servers answered, or its clients called, within the longest window.
     pub(super) fn has_traffic(&self, zone: usize) -> bool {
         self.tracks.values().any(|track| track.traffic(zone) > (0.0, 0.0))
+    }
+
+    /// What has just become normal, after it stood out for a day.
+    pub fn adopted(&self) -> Vec<(ServiceId, Zone)> {
+        let of = |(service, track): (&ServiceId, &Track)| {
+            let zones = track.adopted.iter().map(|at| (service.clone(), self.zones[*at].clone()));
+            zones.collect::<Vec<_>>()
+        };
+        self.tracks.iter().flat_map(of).collect()
     }
 
     /// What looks suspicious, whatever comes of it.

@@ -108,6 +108,9 @@ pub enum Event {
     /// A process began to write.
     Started,
     Stopped,
+    /// A new edition of the configuration is in effect, or is wrong and is not.
+    ConfigurationChanged,
+    ConfigurationRefused,
     /// A zone is worse than its peers, beyond chance.
     Suspect,
     /// A suspect zone is not isolated, and why.
@@ -117,8 +120,12 @@ pub enum Event {
     /// An isolation that somebody asked for may begin, or may not, and why.
     Admitted,
     Refused,
+    /// A fault that one zone was isolated for has reached another.
+    Reclassified,
     /// A suspect zone is like its peers again.
     Clear,
+    /// What made a zone stand out for a day is taken for its normal state.
+    Adopted,
     /// The data began, or ceased, to allow a judgement.
     Gap,
     Observed,
@@ -144,12 +151,16 @@ impl Event {
         match self {
             Self::Started => "started",
             Self::Stopped => "stopped",
+            Self::ConfigurationChanged => "configuration_changed",
+            Self::ConfigurationRefused => "configuration_refused",
             Self::Suspect => "suspect",
             Self::Blocked => "blocked",
             Self::Isolate => "isolate",
             Self::Admitted => "admitted",
             Self::Refused => "refused",
+            Self::Reclassified => "reclassified",
             Self::Clear => "clear",
+            Self::Adopted => "adopted",
             Self::Gap => "gap",
             Self::Observed => "observed",
             Self::Step => "step",

@@ -34,7 +34,7 @@ pub struct Controller {
     pub steps: Vec<Arc<dyn IsolationStep>>,
     pub store: Arc<dyn IsolationStore>,
     pub audit: Arc<dyn AuditSink>,
-    pub guard: guard::Settings,
+    pub guard: watch::Receiver<guard::Settings>,
     pub look: Arc<Look>,
     /// The newest cycle.
     pub sights: watch::Receiver<Option<Arc<Sight>>>,
@@ -150,9 +150,14 @@ impl Trouble {
 }
 
 /// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
-fn admission(settings: guard::Settings, look: Arc<Look>, sights: watch::Receiver<Option<Arc<Sight>>>) -> Box<Admit> {
+fn admission(
+    settings: watch::Receiver<guard::Settings>,
+    look: Arc<Look>,
+    sights: watch::Receiver<Option<Arc<Sight>>>,
+) -> Box<Admit> {
     Box::new(move |isolation, all, holds, now| {
         let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
+        let settings = settings.borrow().clone();
         admit(&sight, &look, isolation, all, (holds, &settings, now))
     })
 }

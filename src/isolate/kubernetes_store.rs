@@ -276,6 +276,11 @@ impl IsolationStore for KubernetesStore {
         self.apply_status(&object, DETECTOR, &status).await
     }
 
+    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
+        let patch = Patch::Merge(json!({"spec": {"expiresAt": time(now)}}));
+        bounded(self.isolations.patch(zone.as_str(), &PatchParams::default(), &patch)).await.map(|_| ()).map_err(unavailable)
+    }
+
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {
         let zones = self.zone_objects().await?;
         Ok(zones.iter().filter_map(|zone| Some((Zone::new(zone.name_any()), convert::hold(zone)?))).collect())

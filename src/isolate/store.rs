@@ -71,6 +71,10 @@ impl IsolationStore for MemoryStore {
         self.change(zone, |stored| stored.effect = Some(effect.clone()))
     }
 
+    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
+        self.change(zone, |stored| stored.spec.expires_at = now)
+    }
+
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {
         Ok(self.lock().holds.clone())
     }

@@ -106,12 +106,21 @@ impl Publisher {
 fn severity(record: &Record) -> EventType {
     let stuck = record.step.as_ref().is_some_and(|step| step.state == StepState::Stuck || step.error.is_some());
     match record.event {
-        Event::Suspect | Event::Blocked | Event::Isolate | Event::Refused | Event::Ineffective | Event::Gap => {
+        Event::Suspect
+        | Event::Blocked
+        | Event::Isolate
+        | Event::Refused
+        | Event::Ineffective
+        | Event::ConfigurationRefused
+        | Event::Reclassified
+        | Event::Adopted
+        | Event::Gap => {
             EventType::Warning
         }
         Event::Step if stuck => EventType::Warning,
         Event::Started
         | Event::Stopped
+        | Event::ConfigurationChanged
         | Event::Admitted
         | Event::Clear
         | Event::Observed

@@ -11,7 +11,7 @@ use super::decode::{self, Places, Reading, Rows, Stretch};
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
 use crate::domain::verdict::Suspect;
-use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, ServiceId, Snapshot};
+use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, ServiceId, Services, Snapshot};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -55,6 +55,12 @@ impl PrometheusObserver {
             self.places.clear();
         }
         self.places.extend(view.places());
+    }
+
+    /// From the next query on, other answers count as failures.
+    pub fn retune(&mut self, services: Services) {
+        self.settings.services = services;
+        self.queries = Queries::new(&self.settings, self.cycle);
     }
 
     pub(super) const fn reading(&self) -> Reading<'_> {

@@ -1,5 +1,6 @@
 //! Configuration: file and environment, read as it was written, then validated as a whole.
 
+mod edition;
 mod heal;
 
 use std::collections::BTreeMap;

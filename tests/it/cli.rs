@@ -17,7 +17,8 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
     let (code, said) = check(
         "prometeus: {}\n\
          prometheus: {url: 'ftp://x', matchers: [cluster]}\n\
-         detect: {cycle: 15, trip: 5 nats, suspect: 8 nats, floors: {min_error_excess: 0.3, typo: 1}}\n\
+         detect: {cycle: 15}\n\
+         service: {trip: 5 nats, suspect: 8 nats, min_error_excess: 0.3, typo: 1}\n\
          guard: {min_healthy_zones: 0}\n\
          services: [{match: web}, {match: a/b, critcal: true}]\n",
     );
@@ -28,9 +29,9 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
         "prometheus.url: `ftp://x` is not an http:// or https:// address",
         "prometheus.matchers[0]: `cluster` is not a label matcher",
         "detect.cycle: invalid type: integer `15`, expected a number with its unit, such as 15s",
-        "detect.suspect: 8 nats is above detect.trip (5 nats)",
-        "detect.floors.min_error_excess: invalid type: floating point `0.3`, expected a number with its unit, such as 0.3%",
-        "detect.floors.typo: unknown field",
+        "service.suspect: 8 nats is above trip (5 nats)",
+        "service.min_error_excess: invalid type: floating point `0.3`, expected a number with its unit, such as 0.3%",
+        "service.typo: unknown field",
         "guard.min_healthy_zones: 0 would allow to isolate the last zone",
         "services[0].match: `web` does not name services",
         "services[1].critcal: unknown field",
@@ -45,11 +46,11 @@ fn wrong_units_are_refused_with_an_example() {
     for (yaml, hint) in [
         ("detect: {cycle: 15 parsecs}", "such as 15s, 2m or 1h"),
         ("detect: {min_affected_share: 120%}", "between 0% and 100%"),
-        ("detect: {floors: {min_slowdown: 0.5x}}", "write 1x or more"),
-        ("detect: {trip: 10}", "such as 10 nats"),
+        ("service: {min_slowdown: 0.5x}", "write 1x or more"),
+        ("service: {trip: 10}", "such as 10 nats"),
         ("prometheus: {max_response: 64}", "such as 64MiB"),
         ("prometheus: {lookback: 30s}", "below four times detect.cycle"),
-        ("failures: {response_codes: [5yy]}", "a class such as 5xx"),
+        ("service: {failures: {response_codes: [5yy]}}", "a class such as 5xx"),
         ("mode: [", "the configuration can't be read"),
     ] {
         let (code, said) = check(yaml);

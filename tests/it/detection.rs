@@ -202,20 +202,11 @@ fn a_standing_difference_is_no_fault() {
 }
 
 /// The third of three services carries one request in a hundred, and fails in one zone.
-fn minor_service_fails(change: impl Fn(&mut Override)) -> Vec<Verdict> {
-    let mut minor = Override {
-        pattern: "shop/minor".parse().unwrap(),
-        critical: None,
-        ignore: None,
-        min_failures: None,
-        min_error_excess: None,
-        min_error_ratio: None,
-        min_slow_excess: None,
-        min_slow_ratio: None,
-        min_slowdown: None,
-    };
+fn minor_service_fails(change: impl Fn(&mut ServiceOverride)) -> Vec<Verdict> {
+    let mut minor = ServiceOverride::of("shop/minor".parse().unwrap());
     change(&mut minor);
-    let settings = Settings { overrides: vec![minor], ..Settings::default() };
+    let services = Services { overrides: vec![minor], ..Services::default() };
+    let settings = Settings { services, ..Settings::default() };
     let names = zones(3);
     let verdicts = judge_services(
         &names,
@@ -405,7 +396,7 @@ fn closer_look(failing: [f64; 4]) -> Verdict {
                 pod: format!("cart-{nth}"),
                 node: Some(format!("node-{}", nth / 2)),
                 calls: Calls { total: 1_200.0, failed: 1_200.0 * failing },
-                latency: Histogram::default(),
+                ..PodCalls::default()
             };
             pods.insert(suspect, failing.into_iter().enumerate().map(pod).collect());
         }

@@ -74,6 +74,10 @@ impl IsolationStore for Store {
         self.inner.save_effect(zone, effect).await
     }
 
+    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.expire(zone, now).await
+    }
+
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {
         self.inner.holds().await
     }

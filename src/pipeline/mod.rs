@@ -1,17 +1,19 @@
 //! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
 
+mod notes;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
-    Assessment, CycleLength, Decision, Effect, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode,
-    OperatorHold, Record, Request, Share, Sight, Snapshot, Verdict, Zone,
+    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold, Origin,
+    Record, Request, Share, Sight, Snapshot, Verdict, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -22,6 +24,8 @@ const TRAFFIC_CYCLES: usize = 4;
 const GAP_CYCLES: u32 = 3;
 /// Cycles in a row in which a zone must be healthy for an operator's hold to end.
 const HEALED_CYCLES: u32 = 20;
+/// A second zone that gets worse within this time of an isolation was part of the same trouble.
+const RECLASSIFIED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// Rounds of a closer look in one cycle: each settles at least one suspect.
 const MOST_CLOSER_LOOKS: usize = 8;
 
@@ -102,6 +106,12 @@ impl Pipeline {
         self.sight = others;
     }
 
+    /// From the next cycle on other settings apply. How far it may go stays.
+    pub fn retune(&mut self, settings: Settings) {
+        self.history.retune(&settings.detect);
+        self.settings = Settings { mode: self.settings.mode, ..settings };
+    }
+
     /// Says whether this replica is the one that acts.
     pub const fn lead(&mut self, leads: bool) {
         self.leads = leads;
@@ -144,7 +154,9 @@ impl Pipeline {
             }
         }
         self.note_effect(snapshot, &isolations).await?;
+        self.note_adopted(snapshot.time).await?;
         stored?;
+        self.reclassify(&sight, &isolations, now).await?;
         self.end_holds(&sight, &isolations, &holds).await
     }
 
@@ -167,89 +179,6 @@ impl Pipeline {
             assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
         }
         unsettled_as_gaps(assessment, "too many suspects to look at in one cycle")
-    }
-
-    /// Gaps of the snapshot, and those that judging came upon. One that lasts goes on record, and its end too.
-    async fn note_gaps(&mut self, sight: &Sight, isolations: &[Isolation]) -> Result<(), AuditError> {
-        let Sight { snapshot, assessment } = sight;
-        let judged = assessment.zones.values().flat_map(|finding| match &finding.verdict {
-            Verdict::Inconclusive { gaps } => gaps.as_slice(),
-            Verdict::Healthy
-            | Verdict::ZoneFault
-            | Verdict::ServiceFault { .. }
-            | Verdict::InstanceFault { .. }
-            | Verdict::NodeFault { .. }
-            | Verdict::RolloutInProgress { .. }
-            | Verdict::RegionalFault
-            | Verdict::FaultElsewhere { .. } => &[],
-        });
-        let isolated = |zone: &Zone| isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
-        // That an isolated zone gets no requests is what was wanted.
-        let unexpected = |gap: &&Gap| !matches!(gap, Gap::NoTraffic { zone } if isolated(zone));
-        let seen: BTreeMap<GapKey, &Gap> =
-            snapshot.gaps.iter().chain(judged).filter(unexpected).map(|gap| (gap_key(gap), gap)).collect();
-        let ended: Vec<GapKey> = self.gaps.keys().filter(|key| !seen.contains_key(*key)).cloned().collect();
-        for key in ended {
-            if let Some((cycles, gap)) = self.gaps.remove(&key)
-                && cycles >= GAP_CYCLES
-            {
-                let record = Record::new(snapshot.time, Event::Observed, format!("no longer: {gap}"));
-                self.record(record, gap.zone()).await?;
-            }
-        }
-        for (key, gap) in seen {
-            let (cycles, newest) = self.gaps.entry(key).or_insert_with(|| (0, gap.clone()));
-            *cycles = cycles.saturating_add(1);
-            newest.clone_from(gap);
-            if *cycles == GAP_CYCLES {
-                let message = match gap.zone() {
-                    None => format!("nothing is decided, as {gap}"),
-                    Some(_) => format!("not judged, as {gap}"),
-                };
-                let mut record = Record::new(snapshot.time, Event::Gap, message);
-                record.verdict = Some(Verdict::Inconclusive { gaps: vec![gap.clone()] });
-                self.record(record, gap.zone()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn note_suspicion(
-        &mut self,
-        zone: &Zone,
-        finding: &Finding,
-        decision: &Decision,
-        time: Timestamp,
-    ) -> Result<(), AuditError> {
-        let standing = self.standings.entry(zone.clone()).or_default();
-        let record = match &finding.verdict {
-            Verdict::Inconclusive { .. } => return Ok(()),
-            Verdict::Healthy if standing.suspect && !self.history.watched(zone) => {
-                (standing.suspect, standing.held_by) = (false, None);
-                Record::new(time, Event::Clear, format!("{zone} is like its peers, and like its own past, again"))
-            }
-            Verdict::Healthy => return Ok(()),
-            Verdict::ZoneFault
-            | Verdict::ServiceFault { .. }
-            | Verdict::InstanceFault { .. }
-            | Verdict::NodeFault { .. }
-            | Verdict::RolloutInProgress { .. }
-            | Verdict::RegionalFault
-            | Verdict::FaultElsewhere { .. } => {
-                if standing.suspect {
-                    return Ok(());
-                }
-                standing.suspect = true;
-                let (held, reason) = match decision {
-                    Decision::Hold(reason) => (format!("; held, as {reason}"), Some(reason.clone())),
-                    Decision::Isolate(_) => (String::new(), None),
-                };
-                let message = format!("{zone} is worse than its peers and its own past: {}{held}", strongest(finding));
-                let record = Record::new(time, Event::Suspect, message).evidence(&finding.evidence);
-                Record { reason, ..record }
-            }
-        };
-        self.record(Record { verdict: Some(finding.verdict.clone()), ..record }, Some(zone)).await
     }
 
     /// A fault that is held back for another reason than its age goes on record whenever the reason changes.
@@ -298,7 +227,7 @@ impl Pipeline {
         if standing.held_by.replace(reason.as_str().to_owned()).as_deref() == Some(reason.as_str()) {
             return Ok(());
         }
-        let message = format!("{zone} is not isolated: {reason}. Seen: {}", strongest(finding));
+        let message = format!("{zone} is not isolated: {reason}. Seen: {}", notes::strongest(finding));
         let mut record = Record::new(time, Event::Blocked, message).evidence(&finding.evidence);
         record.verdict = Some(finding.verdict.clone());
         record.reason = Some(reason);
@@ -339,7 +268,7 @@ impl Pipeline {
             request.expires_after,
             finding.lasted,
             finding.needed,
-            strongest(finding)
+            notes::strongest(finding)
         );
         let mut record = Record::new(snapshot.time, Event::Isolate, message.clone()).evidence(&request.evidence);
         record.verdict = Some(finding.verdict.clone());
@@ -373,64 +302,33 @@ impl Pipeline {
         Ok(created?)
     }
 
-    /// Follows each zone's traffic, and notes whether it shows an isolation.
-    async fn note_effect(&mut self, snapshot: &Snapshot, isolations: &[Isolation]) -> Result<(), TickError> {
-        if snapshot.global_gaps().next().is_some() {
-            return Ok(());
-        }
-        let (cycle, acts) = (self.history.cycle(), self.acts());
-        for zone in self.history.zones().to_vec() {
-            let standing = self.standings.entry(zone.clone()).or_default();
-            let Some(isolation) = isolations.iter().find(|i| i.holds_zone_out() && *i.zone() == zone) else {
-                standing.served.push_front(snapshot.served_by(&zone).total);
-                standing.served.truncate(TRAFFIC_CYCLES);
-                standing.ineffective = false;
-                continue;
-            };
-            if !acts || isolation.returning_since.is_some() {
-                continue;
-            }
-            let before_rps = match &isolation.effect {
-                Some(effect) => effect.before_rps,
-                None => mean(&standing.served) / cycle.as_secs_f64(),
-            };
-            let Some(effect) = decide::effect(isolation, before_rps, snapshot, cycle) else { continue };
-            let shown_now = effect.shown() && isolation.effect.as_ref().is_none_or(|earlier| !earlier.shown());
-            let late = decide::ineffective(isolation, &effect, snapshot.time) && !standing.ineffective;
-            standing.ineffective |= late;
-            self.store.save_effect(&zone, &effect).await?;
-            if shown_now || late {
-                let event = if shown_now { Event::Effective } else { Event::Ineffective };
-                let mut record = Record::new(snapshot.time, event, effect_in_words(&zone, &effect));
-                record.effective = Some(effect);
-                self.record(record, Some(&zone)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// An operator's restore stands as long as the fault it was made in: until the zone, with traffic, was healthy for a
-    /// while.
-    async fn end_holds(
+    /// A fault that reaches a second zone soon after the first was isolated is no zone's: the capacity goes back at once.
+    async fn reclassify(
         &mut self,
         sight: &Sight,
         isolations: &[Isolation],
-        holds: &BTreeMap<Zone, OperatorHold>,
+        now: Timestamp,
     ) -> Result<(), TickError> {
-        for (zone, finding) in &sight.assessment.zones {
-            let out = isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
-            let healthy = finding.verdict == Verdict::Healthy && !out;
-            let quiet = !self.history.watched(zone);
-            let standing = self.standings.entry(zone.clone()).or_default();
-            standing.healthy_cycles = if healthy { standing.healthy_cycles.saturating_add(1) } else { 0 };
-            let Some(hold) = holds.get(zone).filter(|hold| hold.until_healthy) else { continue };
-            if self.acts() && quiet && self.standings[zone].healthy_cycles >= HEALED_CYCLES {
-                let message = format!("{zone} is healthy: the hold of {:.0} ends ({})", hold.since, hold.why);
-                self.record(Record::new(sight.snapshot.time, Event::Clear, message), Some(zone)).await?;
-                self.store.release(zone, hold.since).await?;
-            }
-        }
-        Ok(())
+        let recent = |isolation: &&Isolation| {
+            let began = isolation.admitted_at().filter(|_| isolation.holds_zone_out() && !isolation.returning(now));
+            isolation.spec.origin == Origin::Detector
+                && began.is_some_and(|at| now.duration_since(at) <= RECLASSIFIED_WITHIN)
+        };
+        let Some(isolation) = isolations.iter().find(recent).filter(|_| self.leads) else { return Ok(()) };
+        let worse = |(zone, finding): &(&Zone, &Finding)| {
+            *zone != isolation.zone()
+                && finding.persistent
+                && matches!(finding.verdict, Verdict::ZoneFault | Verdict::RegionalFault)
+        };
+        let Some((second, finding)) = sight.assessment.zones.iter().find(worse) else { return Ok(()) };
+        let zone = isolation.zone();
+        let message = format!(
+            "{second} got worse soon after {zone} was isolated, so the fault is regional, and {zone} is given back: {}",
+            notes::strongest(finding)
+        );
+        let record = Record::new(sight.snapshot.time, Event::Reclassified, message).evidence(&finding.evidence);
+        self.record(record, Some(zone)).await?;
+        Ok(self.store.expire(zone, now).await?)
     }
 
     async fn record(&self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {
@@ -447,22 +345,4 @@ fn unsettled_as_gaps(mut assessment: Assessment, why: &str) -> Assessment {
         assessment.zones.insert(suspect.zone, Finding::inconclusive(vec![gap]));
     }
     assessment
-}
-
-fn strongest(finding: &Finding) -> String {
-    finding.evidence.first().map_or_else(|| "no evidence".to_owned(), ToString::to_string)
-}
-
-fn effect_in_words(zone: &Zone, effect: &Effect) -> String {
-    let figures =
-        format!("its servers answered {:.1} requests/s before and {:.1} now", effect.before_rps, effect.after_rps);
-    if let Some(seconds) = effect.shown_after_s {
-        return format!("the isolation of {zone} shows after {seconds} s: {figures}");
-    }
-    let remains = effect.residual.iter().map(|r| format!("{} {:.1}/s ({})", r.service, r.rps, r.why));
-    format!("the isolation of {zone} does not show: {figures}; {}", remains.collect::<Vec<_>>().join("; "))
-}
-
-fn mean(values: &VecDeque<f64>) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -1,0 +1,56 @@
+//! Hot reload: a new edition of the configuration file takes effect within a cycle; one that is wrong changes nothing.
+
+use std::path::PathBuf;
+
+use super::ConfigArguments;
+use crate::domain::{Event, Record};
+use crate::settings::Settings;
+
+/// Looks whether the file has changed. Its text is compared, as a ConfigMap's files are replaced, not written.
+pub(super) struct Reload {
+    arguments: ConfigArguments,
+    file: Option<PathBuf>,
+    text: Option<Vec<u8>>,
+}
+
+impl Reload {
+    pub(super) fn new(arguments: ConfigArguments) -> Self {
+        let file = arguments.file();
+        let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
+        Self { arguments, file, text }
+    }
+
+    /// Takes a new edition over, if there is one; what came of it is for the record.
+    pub(super) fn look(&mut self, settings: &mut Settings, now: jiff::Timestamp) -> Option<Record> {
+        let file = self.file.clone()?;
+        // While the file is being replaced there may be none.
+        let text = std::fs::read(&file).ok()?;
+        if self.text.as_ref() == Some(&text) {
+            return None;
+        }
+        self.text = Some(text);
+        let newer = match self.arguments.load(None) {
+            Ok(newer) => newer,
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::from(error));
+                let message = format!("{} is not taken over, and the earlier edition stays: {why}", file.display());
+                tracing::error!("{message}");
+                return Some(Record::new(now, Event::ConfigurationRefused, message));
+            }
+        };
+        let changes = settings.adopt(newer);
+        if changes.adopted.is_empty() && changes.at_next_start.is_empty() {
+            return None;
+        }
+        let mut message = format!("{} is taken over: {}", file.display(), listed(&changes.adopted));
+        if !changes.at_next_start.is_empty() {
+            message += &format!("; only a start takes over {}", listed(&changes.at_next_start));
+        }
+        tracing::warn!("{message}");
+        Some(Record::new(now, Event::ConfigurationChanged, message))
+    }
+}
+
+fn listed(paths: &[String]) -> String {
+    if paths.is_empty() { "nothing".to_owned() } else { paths.join(", ") }
+}
