@@ -1,17 +1,20 @@
 //! `zoneward backtest`: the very same pipeline over a past stretch, in simulated time.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use super::render::{self, RecordPrinter};
+use super::report::{self, Page, Tap};
 use super::{ConfigArguments, Outcome, Output};
 use crate::domain::{CycleLength, Event, Mode, Record};
 use crate::isolate::{Executor, MemoryStore};
 use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{self, Pipeline};
 use crate::ports::{AuditSink, IsolationStore, Observer};
+use crate::report::About;
 
 /// Cycles between two words of progress.
 const CHUNK_CYCLES: i32 = 240;
@@ -31,6 +34,9 @@ pub(super) struct Arguments {
     end: Timestamp,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
+    /// Also write a web page, of one file, that shows what would have been done and why
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
@@ -59,7 +65,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         ));
     }
     let cycle = observer.cycle();
-    let audit = Arc::new(RecordPrinter::new(arguments.output));
+    let about = About {
+        start: cycle.at_or_after(arguments.start),
+        end: arguments.end,
+        cycle,
+        settings: report::settings(&settings, cycle),
+    };
+    let mut page = arguments.report.map(|path| Page::new(path, about)).transpose()?;
+    let printer = Arc::new(RecordPrinter::new(arguments.output));
+    let audit = Arc::new(Tap::new(printer.clone()));
     let store = Arc::new(MemoryStore::default());
     // The past can only be rehearsed.
     let rehearsal = pipeline::Settings { mode: Mode::Observe, ..settings.pipeline() };
@@ -76,6 +90,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             blind += u64::from(snapshot.global_gaps().next().is_some());
             pipeline.tick(&mut observer, &snapshot, snapshot.time).await?;
             executor.run_until_idle(snapshot.time).await?;
+            let records = audit.take();
+            if let (Some(page), Some(sight)) = (&mut page, pipeline.sight()) {
+                page.cycle(&sight, &records);
+            }
         }
         next = cycle.at_or_after(last + cycle.signed());
         render::progress(&format!("{cycles} cycles judged, up to {last}"), next > arguments.end);
@@ -96,12 +114,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         .figure("queries", usage.queries)
         .figure("response_bytes", usage.response_bytes)
         .figure("seconds", (began.elapsed().as_secs_f64() * 100.0).round() / 100.0);
-    audit.append(summary).await?;
+    audit.append(summary.clone()).await?;
     if arguments.output == Output::Table {
-        render::records(&audit.kept());
+        render::records(&printer.kept());
     }
     if blind == cycles {
         render::note("warning: nothing could be judged in all of this stretch; its gaps say why");
+    }
+    if let Some(page) = page {
+        page.write(summary)?;
     }
     Ok(Outcome::Done)
 }

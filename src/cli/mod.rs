@@ -11,6 +11,7 @@ mod isolate;
 mod preflight;
 mod remote;
 mod render;
+mod report;
 mod restore;
 mod run;
 mod status;

@@ -1,0 +1,199 @@
+//! Takes in what each cycle saw and what was made of it, and keeps what the page will need.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::figure::Figure;
+use super::story::{Kind, Stories, Story};
+use super::timeline::Timeline;
+use super::{About, Report};
+use crate::domain::{Event, Evidence, Gap, Record, Sight, Verdict, Zone};
+
+/// How long before a story's moment its curves begin.
+const BEFORE: SignedDuration = SignedDuration::from_mins(15);
+/// Of one story.
+const MOST_FIGURES: usize = 4;
+const MOST_EVIDENCE: usize = 12;
+
+/// Gathers a report, cycle by cycle.
+#[derive(Debug)]
+pub struct Collector {
+    about: About,
+    timeline: Timeline,
+    /// The newest cycles in full.
+    recent: VecDeque<Arc<Sight>>,
+    /// Faults that are not decided yet.
+    suspects: BTreeMap<Zone, Story>,
+    stories: Stories,
+    next_id: usize,
+}
+
+impl Collector {
+    pub fn new(about: About) -> Self {
+        Self {
+            timeline: Timeline::new(about.start, about.end, about.cycle),
+            about,
+            recent: VecDeque::new(),
+            suspects: BTreeMap::new(),
+            stories: Stories::default(),
+            next_id: 1,
+        }
+    }
+
+    /// One cycle: what it saw, and what was put on record.
+    pub fn cycle(&mut self, sight: &Arc<Sight>, records: &[Record]) {
+        let snapshot = &sight.snapshot;
+        self.timeline.add(sight);
+        self.stories.told.iter_mut().chain(self.suspects.values_mut()).for_each(|story| story.follow(snapshot));
+        self.recent.push_back(Arc::clone(sight));
+        while self.recent.front().is_some_and(|oldest| oldest.snapshot.time < snapshot.time - BEFORE) {
+            self.recent.pop_front();
+        }
+        records.iter().for_each(|record| self.record(record, sight));
+    }
+
+    /// Ends it. The summary has the figures.
+    pub fn finish(mut self, summary: Record) -> Report {
+        std::mem::take(&mut self.suspects).into_values().for_each(|story| self.stories.tell(story));
+        self.stories.sort();
+        Report { about: self.about, summary, timeline: self.timeline, stories: self.stories }
+    }
+
+    fn record(&mut self, record: &Record, sight: &Sight) {
+        match (record.event, &record.zone) {
+            (Event::Suspect, Some(zone)) => {
+                let story = self.story(Kind::Passed, record);
+                self.suspects.insert(zone.clone(), story);
+            }
+            (Event::Isolate | Event::Blocked, _) => {
+                let kind = if record.event == Event::Isolate { Kind::Isolated } else { Kind::Held };
+                let mut story = self.story(kind, record);
+                // What led to a decision is told with it, and answers to the same name.
+                if let Some(earlier) = record.zone.as_ref().and_then(|zone| self.suspects.remove(zone)) {
+                    (story.id, story.suspect_since) = (earlier.id, Some(earlier.record.time));
+                }
+                self.mark(record, Some(story.id));
+                return self.stories.tell(story);
+            }
+            (Event::Clear, Some(zone)) => {
+                if let Some(mut story) = self.suspects.remove(zone) {
+                    story.ended = Some(record.time);
+                    self.stories.tell(story);
+                } else {
+                    self.end(record.time, |story| story.kind == Kind::Held && story.record.zone.as_ref() == Some(zone));
+                }
+            }
+            (Event::Restore | Event::Restored, Some(zone)) => {
+                self.end(record.time, |story| story.kind == Kind::Isolated && story.record.zone.as_ref() == Some(zone));
+            }
+            (Event::Gap, _) => {
+                let story = self.story(Kind::Gap, record);
+                self.mark(record, Some(story.id));
+                return self.stories.tell(story);
+            }
+            (Event::Observed, zone) => {
+                let present = gaps(sight);
+                let over = |gap: &Gap| gap.zone() == zone.as_ref() && !present.contains(&(gap.as_str(), gap.zone()));
+                self.end(record.time, |story| gap_of(&story.record).is_some_and(over));
+            }
+            (
+                Event::Suspect
+                | Event::Clear
+                | Event::Restore
+                | Event::Restored
+                | Event::Started
+                | Event::Stopped
+                | Event::Admitted
+                | Event::Refused
+                | Event::Step
+                | Event::Isolated
+                | Event::Effective
+                | Event::Ineffective
+                | Event::Fault
+                | Event::Repair
+                | Event::Summary,
+                _,
+            ) => {}
+        }
+        let story = record.zone.as_ref().and_then(|zone| self.suspects.get(zone)).map(|story| story.id);
+        self.mark(record, story);
+    }
+
+    fn mark(&mut self, record: &Record, story: Option<usize>) {
+        if [Event::Suspect, Event::Isolate, Event::Blocked, Event::Restore, Event::Clear, Event::Gap]
+            .contains(&record.event)
+        {
+            self.timeline.mark(record.zone.as_ref(), record.event, record.time, story);
+        }
+    }
+
+    fn end(&mut self, time: Timestamp, which: impl Fn(&Story) -> bool) {
+        for story in self.stories.told.iter_mut().filter(|story| story.ended.is_none() && which(story)) {
+            story.ended = Some(time);
+        }
+    }
+
+    fn story(&mut self, kind: Kind, record: &Record) -> Story {
+        let id = self.next_id;
+        self.next_id += 1;
+        let figures = self.figures(record);
+        let mut record = record.clone();
+        let more_evidence = record.evidence.len().saturating_sub(MOST_EVIDENCE);
+        record.evidence.truncate(MOST_EVIDENCE);
+        Story { id, kind, record, more_evidence, suspect_since: None, ended: None, figures }
+    }
+
+    /// Each service and signal once, strongest first.
+    fn figures(&self, record: &Record) -> Vec<Figure> {
+        let past: Vec<Arc<Sight>> = self.recent.iter().cloned().collect();
+        let zone = record.zone.as_ref();
+        if let Some(gap) = gap_of(record) {
+            return if shows(gap) { Figure::of_gap(zone, record.time, self.about.cycle, &past) } else { Vec::new() };
+        }
+        let mut seen = BTreeSet::new();
+        let once = |item: &&Evidence| seen.insert((item.service.clone(), item.signal));
+        let items: Vec<&Evidence> = record.evidence.iter().filter(once).take(MOST_FIGURES).collect();
+        let all = items.into_iter().flat_map(|item| Figure::of_evidence(item, zone, record.time, &past));
+        all.take(MOST_FIGURES).collect()
+    }
+}
+
+/// What a record says could not be judged.
+pub(super) fn gap_of(record: &Record) -> Option<&Gap> {
+    match &record.verdict {
+        Some(Verdict::Inconclusive { gaps }) if record.event == Event::Gap => gaps.first(),
+        _ => None,
+    }
+}
+
+/// Whether traffic and scrapes show the gap.
+const fn shows(gap: &Gap) -> bool {
+    match gap {
+        Gap::ScrapesLost { .. } | Gap::NoTraffic { .. } | Gap::NoPeer { .. } | Gap::TooFewZonesScraped { .. } => true,
+        Gap::QueryFailed { .. }
+        | Gap::PartialAnswer { .. }
+        | Gap::NoRequests { .. }
+        | Gap::TooFewZones { .. }
+        | Gap::TooManyZones { .. }
+        | Gap::TooLittleData { .. }
+        | Gap::DuplicatedTargets { .. }
+        | Gap::ScrapeIntervalTooLong { .. } => false,
+    }
+}
+
+/// All gaps of a cycle, by kind and zone.
+fn gaps(sight: &Sight) -> BTreeSet<(&'static str, Option<&Zone>)> {
+    let judged = sight.assessment.zones.values().filter_map(|finding| match &finding.verdict {
+        Verdict::Inconclusive { gaps } => Some(gaps),
+        Verdict::Healthy
+        | Verdict::ZoneFault
+        | Verdict::ServiceFault { .. }
+        | Verdict::InstanceFault { .. }
+        | Verdict::NodeFault { .. }
+        | Verdict::RegionalFault
+        | Verdict::FaultElsewhere { .. } => None,
+    });
+    sight.snapshot.gaps.iter().chain(judged.flatten()).map(|gap| (gap.as_str(), gap.zone())).collect()
+}
