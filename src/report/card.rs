@@ -62,7 +62,7 @@ fn facts(story: &Story, end: Timestamp) -> Markup {
         @if let Some(at) = story.ended {
             (fact(ended, html! { (moment(at)) ", " (words::between(record.time, at)) " later" }))
         } @else {
-            (fact(ended, html! { "not within this stretch, " (words::between(record.time, end)) " long from here" }))
+            (fact(ended, html! { "not within this stretch (" (words::between(record.time, end)) " from here)" }))
         }
         @if !record.not_evaluated.is_empty() {
             (fact("not evaluated without a cluster", html! {

@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::figure::Figure;
-use super::story::{Kind, Stories, Story};
+use super::figure::{Figure, Measure};
+use super::story::{BEFORE, Kind, Stories, Story};
 use super::timeline::Timeline;
 use super::{About, Report};
 use crate::domain::{Event, Evidence, Gap, Record, Sight, Verdict, Zone};
 
-/// How long before a story's moment its curves begin.
-const BEFORE: SignedDuration = SignedDuration::from_mins(15);
 /// Of one story.
-const MOST_FIGURES: usize = 4;
+const MOST_FIGURES: usize = 5;
 const MOST_EVIDENCE: usize = 12;
 
 /// Gathers a report, cycle by cycle.
@@ -54,9 +52,14 @@ impl Collector {
         records.iter().for_each(|record| self.record(record, sight));
     }
 
+    #[cfg(test)]
+    pub(super) fn kept_cycles(&self) -> usize {
+        self.recent.len()
+    }
+
     /// Ends it. The summary has the figures.
     pub fn finish(mut self, summary: Record) -> Report {
-        std::mem::take(&mut self.suspects).into_values().for_each(|story| self.stories.tell(story));
+        std::mem::take(&mut self.suspects).into_values().for_each(|story| self.stories.tell(story, self.about.cycle));
         self.stories.sort();
         Report { about: self.about, summary, timeline: self.timeline, stories: self.stories }
     }
@@ -75,12 +78,12 @@ impl Collector {
                     (story.id, story.suspect_since) = (earlier.id, Some(earlier.record.time));
                 }
                 self.mark(record, Some(story.id));
-                return self.stories.tell(story);
+                return self.stories.tell(story, self.about.cycle);
             }
             (Event::Clear, Some(zone)) => {
                 if let Some(mut story) = self.suspects.remove(zone) {
                     story.ended = Some(record.time);
-                    self.stories.tell(story);
+                    self.stories.tell(story, self.about.cycle);
                 } else {
                     self.end(record.time, |story| story.kind == Kind::Held && story.record.zone.as_ref() == Some(zone));
                 }
@@ -91,7 +94,7 @@ impl Collector {
             (Event::Gap, _) => {
                 let story = self.story(Kind::Gap, record);
                 self.mark(record, Some(story.id));
-                return self.stories.tell(story);
+                return self.stories.tell(story, self.about.cycle);
             }
             (Event::Observed, zone) => {
                 let present = gaps(sight);
@@ -138,25 +141,29 @@ impl Collector {
     fn story(&mut self, kind: Kind, record: &Record) -> Story {
         let id = self.next_id;
         self.next_id += 1;
-        let figures = self.figures(record);
+        let figures = if self.stories.has_room(kind) { self.figures(record) } else { Vec::new() };
         let mut record = record.clone();
         let more_evidence = record.evidence.len().saturating_sub(MOST_EVIDENCE);
         record.evidence.truncate(MOST_EVIDENCE);
         Story { id, kind, record, more_evidence, suspect_since: None, ended: None, figures }
     }
 
-    /// Each service and signal once, strongest first.
+    /// Each service and signal once, strongest first, and the traffic of the first.
     fn figures(&self, record: &Record) -> Vec<Figure> {
         let past: Vec<Arc<Sight>> = self.recent.iter().cloned().collect();
-        let zone = record.zone.as_ref();
+        let (zone, time) = (record.zone.as_ref(), record.time);
+        let plain = |measure, service| Figure::of_zone(measure, service, zone, time, &past);
+        let traffic = Measure::Traffic(self.about.cycle);
         if let Some(gap) = gap_of(record) {
-            return if shows(gap) { Figure::of_gap(zone, record.time, self.about.cycle, &past) } else { Vec::new() };
+            return if shows(gap) { vec![plain(traffic, None), plain(Measure::Scraped, None)] } else { Vec::new() };
         }
         let mut seen = BTreeSet::new();
         let once = |item: &&Evidence| seen.insert((item.service.clone(), item.signal));
         let items: Vec<&Evidence> = record.evidence.iter().filter(once).take(MOST_FIGURES).collect();
-        let all = items.into_iter().flat_map(|item| Figure::of_evidence(item, zone, record.time, &past));
-        all.take(MOST_FIGURES).collect()
+        let Some(first) = items.first() else { return Vec::new() };
+        let traffic = plain(traffic, first.service.as_ref());
+        let all = items.iter().enumerate().flat_map(|(at, item)| Figure::of_evidence(item, zone, time, &past, at > 0));
+        all.take(MOST_FIGURES).chain([traffic]).collect()
     }
 }
 

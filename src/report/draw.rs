@@ -48,7 +48,11 @@ impl Unit {
             Self::Milliseconds => (value, step, " ms"),
             Self::PerSecond => (value, step, "/s"),
         };
-        let decimals = (-(step * 1.001).log10().floor()).clamp(0.0, 4.0) as usize;
+        let whole = |decimals: &usize| {
+            let scaled = step * 10_f64.powi(*decimals as i32);
+            scaled >= 0.999 && (scaled - scaled.round()).abs() < 0.01
+        };
+        let decimals = (0..4).find(whole).unwrap_or(if step >= 1.0 { 0 } else { 3 });
         format!("{number:.decimals$}{unit}")
     }
 

@@ -79,8 +79,14 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    /// What shows one piece of evidence.
-    pub fn of_evidence(item: &Evidence, zone: Option<&Zone>, moment: Timestamp, past: &[Arc<Sight>]) -> Vec<Self> {
+    /// What shows one piece of evidence. Latency as a whole takes several figures, unless in brief.
+    pub fn of_evidence(
+        item: &Evidence,
+        zone: Option<&Zone>,
+        moment: Timestamp,
+        past: &[Arc<Sight>],
+        brief: bool,
+    ) -> Vec<Self> {
         let judged_from = moment - item.window.signed();
         let usual: Vec<&Snapshot> = past.iter().map(|s| &s.snapshot).filter(|s| s.time <= judged_from).collect();
         let service = item.service.as_ref();
@@ -95,7 +101,11 @@ impl Figure {
             points: Vec::new(),
         };
         let slower = |share| {
-            let (first, over_ms) = slow_buckets(&usual, service, share);
+            let judged = past.iter().map(|s| &s.snapshot).filter(|s| judged_from < s.time && s.time <= moment);
+            let (first, over_ms) = match (service, zone) {
+                (Some(service), Some(zone)) => slow_bucket(judged, service, zone, item.seen),
+                _ => (slow_buckets(&usual, share), None),
+            };
             vec![figure(Measure::Slower(first), Some(item.expected), over_ms)]
         };
         let figures = match item.signal {
@@ -109,25 +119,24 @@ impl Figure {
                 for snapshot in &usual {
                     zone.iter().for_each(|zone| before.add(&latency(snapshot, zone, service)));
                 }
-                QUANTILES.map(|share| figure(Measure::Quantile(share), quantile(&before, share), None)).into()
+                let shares = QUANTILES.iter().take(if brief { 1 } else { QUANTILES.len() });
+                shares.map(|share| figure(Measure::Quantile(*share), quantile(&before, *share), None)).collect()
             }
         };
         figures.into_iter().map(|figure| figure.filled(past)).collect()
     }
 
-    /// What shows that a zone is not seen: its traffic and its scraped proxies.
-    pub fn of_gap(zone: Option<&Zone>, moment: Timestamp, cycle: CycleLength, past: &[Arc<Sight>]) -> Vec<Self> {
-        let figure = |measure| Self {
-            measure,
-            service: None,
-            zone: zone.cloned(),
-            expected: None,
-            over_ms: None,
-            moment,
-            judged_from: None,
-            points: Vec::new(),
-        };
-        [Measure::Traffic(cycle), Measure::Scraped].map(|measure| figure(measure).filled(past)).into()
+    /// What shows how much a zone does, or how much of it is seen.
+    pub fn of_zone(
+        measure: Measure,
+        service: Option<&ServiceId>,
+        zone: Option<&Zone>,
+        moment: Timestamp,
+        past: &[Arc<Sight>],
+    ) -> Self {
+        let (service, zone) = (service.cloned(), zone.cloned());
+        let points = Vec::new();
+        Self { measure, service, zone, expected: None, over_ms: None, moment, judged_from: None, points }.filled(past)
     }
 
     fn filled(mut self, past: &[Arc<Sight>]) -> Self {
@@ -137,10 +146,15 @@ impl Figure {
 
     /// Takes in one more cycle.
     pub fn follow(&mut self, snapshot: &Snapshot) {
-        let values = zones(snapshot).into_iter().take(MOST_ZONES).filter_map(|zone| {
-            self.measure.of(snapshot, zone, self.service.as_ref()).map(|value| (zone.clone(), value))
-        });
-        let values = values.collect();
+        let known = match &self.service {
+            Some(service) => snapshot.cells.get(service).into_iter().flat_map(BTreeMap::keys).collect(),
+            None => zones(snapshot),
+        };
+        let (own, peers): (Vec<&Zone>, Vec<&Zone>) =
+            known.into_iter().partition(|zone| self.zone.as_ref() == Some(*zone));
+        let shown = own.into_iter().chain(peers).take(MOST_ZONES);
+        let value = |zone: &Zone| self.measure.of(snapshot, zone, self.service.as_ref());
+        let values = shown.filter_map(|zone| value(zone).map(|value| (zone.clone(), value))).collect();
         self.points.push((snapshot.time, values));
     }
 
@@ -163,8 +177,10 @@ fn cells<'a>(
     zone: &'a Zone,
     service: Option<&'a ServiceId>,
 ) -> impl Iterator<Item = (&'a ServiceId, &'a Cell)> {
-    let wanted = snapshot.cells.iter().filter(move |(id, _)| service.is_none_or(|service| service == *id));
-    wanted.filter_map(move |(id, zones)| zones.get(zone).map(|cell| (id, cell)))
+    let of_zone = move |(id, zones): (&'a ServiceId, &'a BTreeMap<Zone, Cell>)| zones.get(zone).map(|cell| (id, cell));
+    let one = service.and_then(|service| snapshot.cells.get_key_value(service));
+    let all = service.is_none().then(|| snapshot.cells.iter());
+    one.into_iter().chain(all.into_iter().flatten()).filter_map(of_zone)
 }
 
 fn latency(snapshot: &Snapshot, zone: &Zone, service: Option<&ServiceId>) -> Histogram {
@@ -190,33 +206,36 @@ fn quantile(histogram: &Histogram, share: f64) -> Option<f64> {
     Some(lower)
 }
 
-/// The bucket from which on requests are slow, by service: over the edge that, all zones together, a share nearest to the
-/// wanted one passed before. Of a single service also that edge.
-fn slow_buckets(
-    usual: &[&Snapshot],
-    service: Option<&ServiceId>,
-    share: f64,
+/// The bucket from which on requests count as slow: the detector's is the one that shows what it saw. And its edge.
+fn slow_bucket<'a>(
+    judged: impl Iterator<Item = &'a Snapshot>,
+    service: &ServiceId,
+    zone: &Zone,
+    seen: f64,
 ) -> (BTreeMap<ServiceId, usize>, Option<f64>) {
+    let mut sum = Histogram::default();
+    judged.for_each(|snapshot| sum.add(&latency(snapshot, zone, Some(service))));
+    match nearest(&sum, |share| (share - seen).abs()) {
+        Some(bucket) => ([(service.clone(), bucket)].into(), sum.edges_ms.get(bucket - 1).copied()),
+        None => (BTreeMap::new(), None),
+    }
+}
+
+/// The same by service: over the edge that a share nearest to the wanted one passed before, all zones together.
+fn slow_buckets(usual: &[&Snapshot], share: f64) -> BTreeMap<ServiceId, usize> {
     let mut before: BTreeMap<&ServiceId, Histogram> = BTreeMap::new();
-    for snapshot in usual {
-        for zone in zones(snapshot) {
-            cells(snapshot, zone, service).for_each(|(id, cell)| before.entry(id).or_default().add(&cell.latency));
-        }
+    for (id, cell) in usual.iter().flat_map(|s| &s.cells).flat_map(|(id, zones)| zones.values().map(move |c| (id, c))) {
+        before.entry(id).or_default().add(&cell.latency);
     }
-    let mut first = BTreeMap::new();
-    let mut over_ms = None;
-    for (id, histogram) in before {
-        let all = histogram.counts.iter().sum::<f64>().max(1.0);
-        let far = |bucket: &usize| {
-            let slower = histogram.counts.iter().skip(*bucket).sum::<f64>() / all;
-            (slower.max(1e-5) / share).ln().abs()
-        };
-        if let Some(bucket) = (1..histogram.counts.len()).min_by(|a, b| far(a).total_cmp(&far(b))) {
-            over_ms = service.and(histogram.edges_ms.get(bucket - 1).copied());
-            first.insert(id.clone(), bucket);
-        }
-    }
-    (first, over_ms)
+    let far = |slower: f64| (slower.max(1e-5) / share).ln().abs();
+    before.into_iter().filter_map(|(id, sum)| nearest(&sum, far).map(|bucket| (id.clone(), bucket))).collect()
+}
+
+/// The bucket from which on the share of requests is least far off.
+fn nearest(histogram: &Histogram, far: impl Fn(f64) -> f64) -> Option<usize> {
+    let all = histogram.counts.iter().sum::<f64>().max(1.0);
+    let off = |bucket: &usize| far(histogram.counts.iter().skip(*bucket).sum::<f64>() / all);
+    (1..histogram.counts.len()).min_by(|a, b| off(a).total_cmp(&off(b)))
 }
 
 #[cfg(test)]

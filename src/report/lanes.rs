@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
 
 use super::draw::{Scale, Unit, path, px, time_axis, time_ticks, value_axis};
+use super::figure::MOST_ZONES;
 use super::story::{Kind, Stories};
 use super::timeline::{Bin, Judged, Mark, Timeline};
 use super::words;
@@ -11,13 +12,13 @@ use crate::domain::{Calls, Event, Zone};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 58.0;
-const RIGHT: f64 = WIDTH - 10.0;
+const RIGHT: f64 = WIDTH - 18.0;
 /// Within a lane, from its top: where marks stand, and where each strip begins and ends.
 const MARKS: f64 = 30.0;
 const FAILED: (f64, f64) = (44.0, 104.0);
-const TRAFFIC: (f64, f64) = (112.0, 142.0);
-const JUDGED: (f64, f64) = (147.0, 152.0);
-const LANE: f64 = 184.0;
+const TRAFFIC: (f64, f64) = (120.0, 150.0);
+const JUDGED: (f64, f64) = (156.0, 161.0);
+const LANE: f64 = 196.0;
 
 /// What stands on the timeline, from the faintest to the weightiest, which is drawn on top.
 const MARKED: [Event; 6] = [Event::Gap, Event::Clear, Event::Suspect, Event::Blocked, Event::Restore, Event::Isolate];
@@ -29,10 +30,13 @@ pub(super) fn timeline(timeline: &Timeline, stories: &Stories) -> Markup {
     let failed = bins().flat_map(|bin| [share(bin.served), share(bin.called)]).flatten().fold(0.0, f64::max);
     let failed = Unit::Share.ticks(failed, 3);
     let rate = |bin: &Bin| bin.served.total / timeline.part.as_secs_f64();
-    let traffic = Unit::PerSecond.ticks(bins().map(rate).fold(0.0, f64::max), 1);
+    let mut traffic = Unit::PerSecond.ticks(bins().map(rate).fold(0.0, f64::max), 4);
+    // So low a strip has room for two.
+    traffic.drain(1..traffic.len() - 1);
     let times = time_ticks(timeline.start, timeline.end, 10);
     html! {
-        (legend())
+        (legend(timeline))
+        @if timeline.zones.len() >= MOST_ZONES { p.quiet { "Only " (MOST_ZONES) " zones are shown." } }
         div.wide tabindex="0" role="region" aria-label="Timeline of all zones" {
             svg.lanes viewBox=(format!("0 0 {WIDTH} {height}")) role="group"
                 aria-label=(format!("Failures, traffic and decisions of {} zones", timeline.zones.len())) {
@@ -194,7 +198,8 @@ fn hatch() -> Markup {
     }
 }
 
-fn legend() -> Markup {
+fn legend(timeline: &Timeline) -> Markup {
+    let stands = |event: &Event| timeline.marks.keys().any(|(.., other)| other == event);
     let sample = |content: Markup| html! { svg.sample width="26" height="16" viewBox="-13 -8 26 16" aria-hidden="true" { (content) } };
     html! {
         p.legend {
@@ -204,7 +209,7 @@ fn legend() -> Markup {
             span { (sample(html! { rect.healthy x="-12" y="-3" width="12" height="6" {} rect.worse x="0" y="-3" width="12" height="6" {} }))
                 "like its peers, or worse" }
             span { (sample(html! { rect fill="url(#hatch)" x="-12" y="-7" width="24" height="14" {} })) "not judged" }
-            @for event in MARKED.into_iter().rev() {
+            @for event in MARKED.into_iter().rev().filter(stands) {
                 span { (sample(shape(event))) (words::event(event)) }
             }
         }

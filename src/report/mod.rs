@@ -15,6 +15,8 @@ mod lanes;
 mod page;
 mod plot;
 mod story;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod words;
 

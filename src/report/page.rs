@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::collect::gap_of;
 use super::story::{Kind, Story, Tally};
 use super::{Report, card, lanes, words};
-use crate::domain::Zone;
+use crate::domain::{Gap, Zone};
 
 const STYLE: &str = include_str!("style.css");
 /// Nothing from elsewhere, and nothing that runs: what the page says of itself, the browser enforces.
@@ -75,27 +75,41 @@ fn header(report: &Report) -> Markup {
 fn headline(report: &Report) -> String {
     let stories = &report.stories;
     let isolated = stories.of(&[Kind::Isolated]);
-    let bins = || report.timeline.zones.values().flatten();
-    let judged = bins().any(|bin| bin.cycles > bin.unjudged);
+    let judged = judged(report);
     let held: usize = stories.held.values().map(|tally| tally.count).sum();
+    // That little is known at first goes without saying.
+    let early = |story: &&Story| matches!(gap_of(&story.record), Some(Gap::TooLittleData { .. }));
+    let lasting_gap = stories.of(&[Kind::Gap]).iter().any(|story| !early(story));
     match isolated.as_slice() {
         [only] => format!("{} would have been isolated, once, at {} UTC", zone(only), words::clock(only.record.time)),
         [first, ..] => {
             let zones: std::collections::BTreeSet<String> = isolated.iter().map(|story| zone(story)).collect();
             format!(
-                "{} would have been isolated, {}, first at {} UTC",
+                "{} would have been isolated {} times in all, first at {} UTC",
                 listed(zones),
-                words::count(isolated.len(), "time", "times"),
+                isolated.len(),
                 words::clock(first.record.time)
             )
         }
         [] if !judged => "Nothing could be judged, so nothing would have been done".to_owned(),
         [] if held > 0 => {
-            let times = words::count(held, "time a zone was suspect and", "times a zone was suspect and");
-            format!("Nothing would have been isolated: {times} left in rotation")
+            let suspect = if held == 1 {
+                "a zone was suspect once, and was".to_owned()
+            } else {
+                format!("zones were suspect {held} times, and were")
+            };
+            format!("Nothing would have been isolated: {suspect} left in rotation")
         }
-        [] => "Nothing happened: no zone was worse than its peers beyond chance".to_owned(),
+        [] if lasting_gap => {
+            "Nothing would have been done: no zone was worse than its peers while it could be judged".to_owned()
+        }
+        [] => "All was well: no zone was worse than its peers beyond chance".to_owned(),
     }
+}
+
+/// Whether anything could be judged at all.
+fn judged(report: &Report) -> bool {
+    report.timeline.zones.values().flatten().any(|bin| bin.cycles > bin.unjudged)
 }
 
 fn zone(story: &Story) -> String {
@@ -126,7 +140,10 @@ fn decisions(report: &Report) -> Markup {
     let (plotted, others): (Vec<&Story>, Vec<&Story>) = all.into_iter().partition(|story| card::worth(story));
     html! {
         @if plotted.is_empty() && others.is_empty() {
-            p.quiet { "There was nothing to decide: no zone was suspected of anything." }
+            p.quiet {
+                @if judged(report) { "There was nothing to decide: no zone was suspected of anything." }
+                @else { "Nothing is decided on data that can't be judged. " a href="#gaps" { "What was missing" } " says why." }
+            }
         }
         @for story in plotted { (card::card(story, report.about.end)) }
         @if !others.is_empty() {
@@ -163,7 +180,7 @@ fn held(report: &Report) -> Markup {
 /// Gaps that began and ended together, and are of one kind, are one.
 fn gaps(report: &Report) -> Markup {
     let stories = report.stories.of(&[Kind::Gap]);
-    let kind = |story: &Story| gap_of(&story.record).map(crate::domain::Gap::as_str);
+    let kind = |story: &Story| gap_of(&story.record).map(Gap::as_str);
     let together = stories.chunk_by(|a, b| {
         kind(a) == kind(b) && a.record.time == b.record.time && a.ended == b.ended && a.figures.is_empty()
     });
@@ -172,12 +189,15 @@ fn gaps(report: &Report) -> Markup {
         @else {
             div.wide { table {
                 thead { tr { th { "what" } th { "zones" } th { "noted" } th { "until" } th { "how long" } th { "in full" } } }
-                tbody { @for group in together { @if let Some(first) = group.first() { tr id=(format!("gap-{}", first.id)) {
-                    th scope="row" { (words::plain(kind(first).unwrap_or("gap"))) }
+                tbody { @for group in together { @if let Some(first) = group.first() { tr {
+                    th scope="row" {
+                        @for story in group.iter().filter(|story| !card::worth(story)) { span id=(format!("story-{}", story.id)) {} }
+                        (words::plain(kind(first).unwrap_or("gap")))
+                    }
                     td { (listed(group.iter().map(|story| zone(story)))) }
                     td { (moment(first.record.time)) }
                     td { @if let Some(ended) = first.ended { (moment(ended)) } @else { "the end" } }
-                    td { (words::between(first.record.time, first.ended.unwrap_or(report.about.end))) }
+                    td.nowrap { (words::between(first.record.time, first.ended.unwrap_or(report.about.end))) }
                     td { (first.record.message) }
                 } } } }
             } }

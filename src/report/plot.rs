@@ -86,7 +86,7 @@ pub(super) fn figure(figure: &Figure) -> Markup {
                 }
                 // The zone concerned comes first, and is drawn last.
                 @for (at, zone) in zones.iter().enumerate().rev() {
-                    path.curve class=(look(figure, at, zone)) d=(curve(zone)) { title { (zone) } }
+                    path class=(format!("curve {}", look(figure, at, zone))) d=(curve(zone)) { title { (zone) } }
                 }
                 @if let Some(expected) = figure.expected {
                     @let at = px(y.at(expected));

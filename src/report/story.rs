@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::figure::Figure;
-use crate::domain::{HoldReason, Record, Snapshot, Zone};
+use crate::domain::{CycleLength, HoldReason, Record, Snapshot, Zone};
 
 /// Stories with curves, and stories at all; beyond that they are only counted.
 pub(super) const MOST_PLOTTED: usize = 50;
 const MOST_TOLD: usize = 1000;
-/// How long a story's curves go on after its moment.
+/// Points of all curves: with many zones or short cycles fewer stories have any.
+const MOST_POINTS: usize = 200_000;
+/// How long before a story's moment its curves begin, and how long after it they go on.
+pub(super) const BEFORE: SignedDuration = SignedDuration::from_mins(15);
 pub(super) const AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// From the weightiest on: who has curves where not all can.
@@ -42,6 +45,12 @@ pub(super) struct Story {
 }
 
 impl Story {
+    /// The points of its curves, once they are whole.
+    fn points(&self, cycle: CycleLength) -> usize {
+        let cycles = ((BEFORE + AFTER).as_secs() / cycle.seconds()) as usize;
+        self.figures.iter().map(|figure| figure.zones().len() * cycles).sum()
+    }
+
     /// Takes in one more cycle, as long as it is near.
     pub fn follow(&mut self, snapshot: &Snapshot) {
         if snapshot.time <= self.record.time + AFTER {
@@ -73,24 +82,29 @@ pub(super) struct Stories {
 }
 
 impl Stories {
-    pub fn tell(&mut self, mut story: Story) {
+    pub fn tell(&mut self, mut story: Story, cycle: CycleLength) {
         self.isolations += usize::from(story.kind == Kind::Isolated);
         self.tally(&story);
-        let full = self.told.len() >= MOST_TOLD;
-        // An isolation is told at all costs: there are few.
-        if full && story.kind != Kind::Isolated {
+        // An isolation is told at all costs: guardrails keep them few.
+        if self.told.len() >= MOST_TOLD && story.kind != Kind::Isolated {
             self.untold += 1;
             return;
         }
-        if !story.figures.is_empty() && self.told.iter().filter(|told| !told.figures.is_empty()).count() >= MOST_PLOTTED
-        {
-            let lightest = self.told.iter_mut().filter(|told| !told.figures.is_empty()).max_by_key(|told| told.kind);
-            match lightest {
+        let room = (MOST_POINTS / story.points(cycle).max(1)).clamp(1, MOST_PLOTTED);
+        let mut plotted: Vec<&mut Story> = self.told.iter_mut().filter(|told| !told.figures.is_empty()).collect();
+        if !story.figures.is_empty() && plotted.len() >= room {
+            match plotted.iter_mut().max_by_key(|told| told.kind) {
                 Some(lightest) if lightest.kind > story.kind => lightest.figures.clear(),
                 _ => story.figures.clear(),
             }
         }
         self.told.push(story);
+    }
+
+    /// Whether another story of that weight may have curves.
+    pub fn has_room(&self, kind: Kind) -> bool {
+        let plotted = || self.told.iter().filter(|told| !told.figures.is_empty());
+        plotted().count() < MOST_PLOTTED || plotted().any(|told| told.kind > kind)
     }
 
     fn tally(&mut self, story: &Story) {

@@ -9,6 +9,8 @@ use crate::domain::{Calls, CycleLength, Event, Sight, Verdict, Zone};
 
 /// Parts of the stretch.
 pub(super) const MOST_BINS: i64 = 600;
+/// Marks of one kind in one lane: more would cover each other.
+const MOST_MARKS: usize = 120;
 
 /// One zone during one part.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +59,7 @@ pub(super) struct Timeline {
     /// How long a part is.
     pub part: SignedDuration,
     pub zones: BTreeMap<Zone, Vec<Bin>>,
-    /// By zone (none: all of them), part and kind.
+    /// By zone (none: all of them), place and kind.
     pub marks: BTreeMap<(Option<Zone>, usize, Event), Mark>,
     bins: usize,
 }
@@ -107,7 +109,8 @@ impl Timeline {
     }
 
     pub fn mark(&mut self, zone: Option<&Zone>, event: Event, time: Timestamp, story: Option<usize>) {
-        let key = (zone.cloned(), self.bin(time), event);
+        let place = self.bin(time) * MOST_MARKS / self.bins.max(MOST_MARKS);
+        let key = (zone.cloned(), place, event);
         let mark = self.marks.entry(key).or_insert(Mark { time, story, count: 0 });
         mark.count += 1;
     }

@@ -106,7 +106,7 @@ pub(super) fn caption(figure: &Figure) -> String {
         Measure::Quantile(share) if (*share - 0.5).abs() < 1e-9 => "median duration, estimated".to_owned(),
         Measure::Quantile(share) => format!("p{:.0} of durations, estimated", 100.0 * share),
         Measure::Traffic(_) => "requests answered per second".to_owned(),
-        Measure::Scraped => "share of proxies that were scraped".to_owned(),
+        Measure::Scraped => return "share of proxies that were scraped".to_owned(),
     };
     format!("{}: {what}", service(figure.service.as_ref()))
 }
@@ -117,7 +117,7 @@ pub(super) fn described(figure: &Figure, caption: &str) -> String {
     let span = |zone| {
         let known: Vec<f64> = figure.points.iter().filter_map(|(_, values)| values.get(zone)).copied().collect();
         let (low, high) = known.iter().fold((f64::MAX, 0.0_f64), |(l, h), v| (l.min(*v), h.max(*v)));
-        let fine = high / 20.0;
+        let fine = if high > 0.0 { 10_f64.powf(high.log10().floor() - 1.0) } else { 1.0 };
         format!("{zone} between {} and {}", unit.tick(low, fine), unit.tick(high, fine))
     };
     let zones: Vec<String> = figure.zones().into_iter().map(span).collect();
