@@ -46,6 +46,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if arguments.end > super::now() {
         bail!("--end ({}) is in the future", arguments.end);
     }
+    arguments.report.as_deref().map_or(Ok(()), report::check)?;
     let settings = arguments.config.load(arguments.prometheus.as_deref())?;
     if settings.prometheus.zone_from == ZoneFrom::Node {
         bail!(
@@ -71,7 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         cycle,
         settings: report::settings(&settings, cycle),
     };
-    let mut page = arguments.report.map(|path| Page::new(path, about)).transpose()?;
+    let mut page = arguments.report.map(|path| Page::new(path, about));
     let printer = Arc::new(RecordPrinter::new(arguments.output));
     let audit = Arc::new(Tap::new(printer.clone()));
     let store = Arc::new(MemoryStore::default());

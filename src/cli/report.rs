@@ -1,6 +1,6 @@
 //! The page of a backtest: what is passed on to it, and where it is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -19,10 +19,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Refuses a file that can't be, before the work is done.
-    pub(super) fn new(path: PathBuf, about: About) -> anyhow::Result<Self> {
-        report::check(&path).with_context(|| format!("--report: {} can't be written", path.display()))?;
-        Ok(Self { path, collector: Collector::new(about) })
+    pub(super) fn new(path: PathBuf, about: About) -> Self {
+        Self { path, collector: Collector::new(about) }
     }
 
     pub(super) fn cycle(&mut self, sight: &Arc<Sight>, records: &[Record]) {
@@ -36,6 +34,11 @@ impl Page {
         render::note(&format!("the report is in {} ({} kB)", self.path.display(), html.len().div_ceil(1000)));
         Ok(())
     }
+}
+
+/// Refuses a file that can't be, before the work is done.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    report::check(path).with_context(|| format!("--report: {} can't be written", path.display()))
 }
 
 /// What a reader of the page asks first about the configuration.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::figure::{Figure, Measure};
 use super::story::{BEFORE, Kind, Stories, Story};
-use super::timeline::Timeline;
+use super::timeline::{Sign, Timeline};
 use super::{About, Report};
 use crate::domain::{Event, Evidence, Gap, Record, Sight, Verdict, Zone};
 
@@ -65,71 +65,59 @@ impl Collector {
     }
 
     fn record(&mut self, record: &Record, sight: &Sight) {
-        match (record.event, &record.zone) {
-            (Event::Suspect, Some(zone)) => {
+        let (time, zone) = (record.time, record.zone.as_ref());
+        match record.event {
+            Event::Suspect => {
                 let story = self.story(Kind::Passed, record);
-                self.suspects.insert(zone.clone(), story);
-            }
-            (Event::Isolate | Event::Blocked, _) => {
-                let kind = if record.event == Event::Isolate { Kind::Isolated } else { Kind::Held };
-                let mut story = self.story(kind, record);
-                // What led to a decision is told with it, and answers to the same name.
-                if let Some(earlier) = record.zone.as_ref().and_then(|zone| self.suspects.remove(zone)) {
-                    (story.id, story.suspect_since) = (earlier.id, Some(earlier.record.time));
+                self.timeline.mark(zone, Sign::Suspect, time, Some(story.id));
+                if let Some(zone) = zone {
+                    self.suspects.insert(zone.clone(), story);
                 }
-                self.mark(record, Some(story.id));
-                return self.stories.tell(story, self.about.cycle);
             }
-            (Event::Clear, Some(zone)) => {
-                if let Some(mut story) = self.suspects.remove(zone) {
-                    story.ended = Some(record.time);
+            Event::Isolate => self.decision(Kind::Isolated, Sign::Isolate, record),
+            Event::Blocked => self.decision(Kind::Held, Sign::Held, record),
+            Event::Gap => self.decision(Kind::Gap, Sign::Gap, record),
+            Event::Clear => {
+                self.timeline.mark(zone, Sign::Clear, time, None);
+                if let Some(mut story) = zone.and_then(|zone| self.suspects.remove(zone)) {
+                    story.ended = Some(time);
                     self.stories.tell(story, self.about.cycle);
-                } else {
-                    self.end(record.time, |story| story.kind == Kind::Held && story.record.zone.as_ref() == Some(zone));
                 }
+                self.end(time, |story| story.kind == Kind::Held && story.record.zone.as_ref() == zone);
             }
-            (Event::Restore | Event::Restored, Some(zone)) => {
-                self.end(record.time, |story| story.kind == Kind::Isolated && story.record.zone.as_ref() == Some(zone));
+            Event::Restore => {
+                self.timeline.mark(zone, Sign::Restore, time, None);
+                self.end(time, |story| story.kind == Kind::Isolated && story.record.zone.as_ref() == zone);
             }
-            (Event::Gap, _) => {
-                let story = self.story(Kind::Gap, record);
-                self.mark(record, Some(story.id));
-                return self.stories.tell(story, self.about.cycle);
-            }
-            (Event::Observed, zone) => {
+            Event::Observed => {
                 let present = gaps(sight);
-                let over = |gap: &Gap| gap.zone() == zone.as_ref() && !present.contains(&(gap.as_str(), gap.zone()));
-                self.end(record.time, |story| gap_of(&story.record).is_some_and(over));
+                let over = |gap: &Gap| gap.zone() == zone && !present.contains(&(gap.as_str(), zone));
+                self.end(time, |story| gap_of(&story.record).is_some_and(over));
             }
-            (
-                Event::Suspect
-                | Event::Clear
-                | Event::Restore
-                | Event::Restored
-                | Event::Started
-                | Event::Stopped
-                | Event::Admitted
-                | Event::Refused
-                | Event::Step
-                | Event::Isolated
-                | Event::Effective
-                | Event::Ineffective
-                | Event::Fault
-                | Event::Repair
-                | Event::Summary,
-                _,
-            ) => {}
+            Event::Started
+            | Event::Stopped
+            | Event::Admitted
+            | Event::Refused
+            | Event::Step
+            | Event::Isolated
+            | Event::Restored
+            | Event::Effective
+            | Event::Ineffective
+            | Event::Fault
+            | Event::Repair
+            | Event::Summary => {}
         }
-        let story = record.zone.as_ref().and_then(|zone| self.suspects.get(zone)).map(|story| story.id);
-        self.mark(record, story);
     }
 
-    fn mark(&mut self, record: &Record, story: Option<usize>) {
-        if [Event::Suspect, Event::Isolate, Event::Blocked, Event::Restore, Event::Clear, Event::Gap]
-            .contains(&record.event)
-        {
-            self.timeline.mark(record.zone.as_ref(), record.event, record.time, story);
+    fn decision(&mut self, kind: Kind, sign: Sign, record: &Record) {
+        let mut story = self.story(kind, record);
+        let zone = record.zone.as_ref().filter(|_| kind != Kind::Gap);
+        // What led to a decision is told with it, and answers to the same name.
+        if let Some(earlier) = zone.and_then(|zone| self.suspects.remove(zone)) {
+            (story.id, story.suspect_since) = (earlier.id, Some(earlier.record.time));
         }
+        self.timeline.mark(record.zone.as_ref(), sign, record.time, Some(story.id));
+        self.stories.tell(story, self.about.cycle);
     }
 
     fn end(&mut self, time: Timestamp, which: impl Fn(&Story) -> bool) {

@@ -189,7 +189,7 @@ fn latency(snapshot: &Snapshot, zone: &Zone, service: Option<&ServiceId>) -> His
     sum
 }
 
-/// Linear inside a bucket, as PromQL estimates it; the last finite edge where it lies beyond.
+/// Linear inside a bucket, as Prometheus estimates it; the last finite edge where it lies beyond.
 fn quantile(histogram: &Histogram, share: f64) -> Option<f64> {
     let wanted = share * histogram.counts.iter().sum::<f64>();
     if wanted <= 0.0 {

@@ -6,9 +6,9 @@ use maud::{Markup, PreEscaped, html};
 use super::draw::{Scale, Unit, path, px, time_axis, time_ticks, value_axis};
 use super::figure::MOST_ZONES;
 use super::story::{Kind, Stories};
-use super::timeline::{Bin, Judged, Mark, Timeline};
+use super::timeline::{Bin, Judged, Mark, Sign, Timeline};
 use super::words;
-use crate::domain::{Calls, Event, Zone};
+use crate::domain::{Calls, Zone};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 58.0;
@@ -19,9 +19,6 @@ const FAILED: (f64, f64) = (44.0, 104.0);
 const TRAFFIC: (f64, f64) = (120.0, 150.0);
 const JUDGED: (f64, f64) = (156.0, 161.0);
 const LANE: f64 = 196.0;
-
-/// What stands on the timeline, from the faintest to the weightiest, which is drawn on top.
-const MARKED: [Event; 6] = [Event::Gap, Event::Clear, Event::Suspect, Event::Blocked, Event::Restore, Event::Isolate];
 
 pub(super) fn timeline(timeline: &Timeline, stories: &Stories) -> Markup {
     let height = LANE * timeline.zones.len() as f64;
@@ -152,39 +149,44 @@ fn isolations(x: &Scale, zone: &Zone, stories: &Stories, end: Timestamp) -> Mark
 }
 
 fn marks(x: &Scale, timeline: &Timeline, zone: &Zone) -> Markup {
-    let here = |event: Event| {
-        let of_event = timeline.marks.iter().filter(move |((_, _, other), _)| *other == event);
-        of_event.filter(|((of, ..), _)| of.as_ref().is_none_or(|of| of == zone)).map(|(_, mark)| mark)
+    let here = |sign: Sign| {
+        let of_sign = timeline.marks.iter().filter(move |((.., other), _)| *other == sign);
+        of_sign.filter(|((of, ..), _)| of.as_ref().is_none_or(|of| of == zone)).map(|(_, mark)| mark)
+    };
+    let drawn = |sign, mark: &Mark| {
+        html! {
+            g transform=(format!("translate({:.1} {MARKS})", x.at_time(mark.time))) {
+                (shape(sign)) title { (said(sign, mark)) }
+            }
+        }
     };
     html! {
-        @for event in MARKED {
-            @for mark in here(event) {
-                @let sign = html! {
-                    g transform=(format!("translate({:.1} {MARKS})", x.at_time(mark.time))) {
-                        (shape(event)) title { (said(event, mark)) }
-                    }
-                };
-                @if let Some(story) = mark.story { a href=(format!("#story-{story}")) aria-label=(said(event, mark)) { (sign) } }
-                @else { (sign) }
+        @for sign in Sign::ALL {
+            @for mark in here(sign) {
+                @if let Some(story) = mark.story {
+                    a href=(format!("#story-{story}")) aria-label=(said(sign, mark)) { (drawn(sign, mark)) }
+                } @else {
+                    (drawn(sign, mark))
+                }
             }
         }
     }
 }
 
-fn said(event: Event, mark: &Mark) -> String {
+fn said(sign: Sign, mark: &Mark) -> String {
     let more = if mark.count > 1 { format!(" ({} times about here)", mark.count) } else { String::new() };
-    format!("{} {}{more}", words::clock(mark.time), words::event(event))
+    format!("{} {}{more}", words::clock(mark.time), words::sign(sign))
 }
 
 /// Told apart by shape, not by colour alone.
-fn shape(event: Event) -> Markup {
-    let (class, outline) = match event {
-        Event::Isolate => ("sign isolate", "M-8 -8H8L0 7Z"),
-        Event::Restore => ("sign restore", "M-7 6H7L0 -7Z"),
-        Event::Blocked => ("sign blocked", "M-6 -6H6V6H-6ZM-6 0H6"),
-        Event::Suspect => ("sign suspect", "M0 -6L6 0L0 6L-6 0Z"),
-        Event::Clear => ("sign clear", "M-5 0L-1 4L5 -4"),
-        _ => ("sign gap", "M-4 -4L4 4M4 -4L-4 4"),
+fn shape(sign: Sign) -> Markup {
+    let (class, outline) = match sign {
+        Sign::Isolate => ("sign isolate", "M-8 -8H8L0 7Z"),
+        Sign::Restore => ("sign restore", "M-7 6H7L0 -7Z"),
+        Sign::Held => ("sign blocked", "M-6 -6H6V6H-6ZM-6 0H6"),
+        Sign::Suspect => ("sign suspect", "M0 -6L6 0L0 6L-6 0Z"),
+        Sign::Clear => ("sign clear", "M-5 0L-1 4L5 -4"),
+        Sign::Gap => ("sign gap", "M-4 -4L4 4M4 -4L-4 4"),
     };
     html! { path class=(class) d=(outline) {} }
 }
@@ -199,19 +201,27 @@ fn hatch() -> Markup {
 }
 
 fn legend(timeline: &Timeline) -> Markup {
-    let stands = |event: &Event| timeline.marks.keys().any(|(.., other)| other == event);
-    let sample = |content: Markup| html! { svg.sample width="26" height="16" viewBox="-13 -8 26 16" aria-hidden="true" { (content) } };
+    let stands = |sign: &Sign| timeline.marks.keys().any(|(.., other)| other == sign);
+    let entry = |content: Markup, said: &str| {
+        html! { span {
+            svg.sample width="26" height="16" viewBox="-13 -8 26 16" aria-hidden="true" { (content) }
+            (said)
+        } }
+    };
+    let line = |class: &str| html! { path class=(class) d="M-12 0H12" {} };
+    let traffic = html! { path.traffic d="M-12 6V-2L0 -5L12 -3V6Z" {} };
+    let judged = html! {
+        rect.healthy x="-12" y="-3" width="12" height="6" {} rect.worse x="0" y="-3" width="12" height="6" {}
+    };
+    let hatched = html! { rect fill="url(#hatch)" x="-12" y="-7" width="24" height="14" {} };
     html! {
         p.legend {
-            span { (sample(html! { path.served d="M-12 0H12" {} })) "failed, as the zone served it" }
-            span { (sample(html! { path.called d="M-12 0H12" {} })) "failed, as clients in the zone saw it" }
-            span { (sample(html! { path.traffic d="M-12 6V-2L0 -5L12 -3V6Z" {} })) "requests answered per second" }
-            span { (sample(html! { rect.healthy x="-12" y="-3" width="12" height="6" {} rect.worse x="0" y="-3" width="12" height="6" {} }))
-                "like its peers, or worse" }
-            span { (sample(html! { rect fill="url(#hatch)" x="-12" y="-7" width="24" height="14" {} })) "not judged" }
-            @for event in MARKED.into_iter().rev().filter(stands) {
-                span { (sample(shape(event))) (words::event(event)) }
-            }
+            (entry(line("served"), "failed, as the zone served it"))
+            (entry(line("called"), "failed, as clients in the zone saw it"))
+            (entry(traffic, "requests answered per second"))
+            (entry(judged, "like its peers, or worse"))
+            (entry(hatched, "not judged"))
+            @for sign in Sign::ALL.into_iter().rev().filter(stands) { (entry(shape(sign), words::sign(sign))) }
         }
     }
 }

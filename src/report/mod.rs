@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 
 pub use collect::Collector;
 
+use self::story::Stories;
+use self::timeline::Timeline;
 use crate::domain::{CycleLength, Record};
 use jiff::Timestamp;
-use story::Stories;
-use timeline::Timeline;
 
 /// What the page says of the backtest as a whole.
 #[derive(Debug, Clone)]

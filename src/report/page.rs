@@ -1,5 +1,7 @@
 //! The page as a whole, from its headline to its tables.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -7,6 +9,9 @@ use super::collect::gap_of;
 use super::story::{Kind, Story, Tally};
 use super::{Report, card, lanes, words};
 use crate::domain::{Gap, Zone};
+
+/// Gaps that are shown at first sight.
+const MOST_GAPS: usize = 12;
 
 const STYLE: &str = include_str!("style.css");
 /// Nothing from elsewhere, and nothing that runs: what the page says of itself, the browser enforces.
@@ -83,7 +88,7 @@ fn headline(report: &Report) -> String {
     match isolated.as_slice() {
         [only] => format!("{} would have been isolated, once, at {} UTC", zone(only), words::clock(only.record.time)),
         [first, ..] => {
-            let zones: std::collections::BTreeSet<String> = isolated.iter().map(|story| zone(story)).collect();
+            let zones: BTreeSet<String> = isolated.iter().map(|story| zone(story)).collect();
             format!(
                 "{} would have been isolated {} times in all, first at {} UTC",
                 listed(zones),
@@ -142,7 +147,9 @@ fn decisions(report: &Report) -> Markup {
         @if plotted.is_empty() && others.is_empty() {
             p.quiet {
                 @if judged(report) { "There was nothing to decide: no zone was suspected of anything." }
-                @else { "Nothing is decided on data that can't be judged. " a href="#gaps" { "What was missing" } " says why." }
+                @else {
+                    "Nothing is decided on data that can't be judged. " a href="#gaps" { "What was missing" } " says why."
+                }
             }
         }
         @for story in plotted { (card::card(story, report.about.end)) }
@@ -164,7 +171,10 @@ fn held(report: &Report) -> Markup {
         @if tallies.is_empty() { p.quiet { "Nothing was held back." } }
         @else {
             div.wide { table {
-                thead { tr { th { "why" } th.number { "times" } th { "zones" } th { "first" } th { "last" } th { "in the newest case" } } }
+                thead { tr {
+                    th { "why" } th.number { "times" } th { "zones" }
+                    th { "first" } th { "last" } th { "in the newest case" }
+                } }
                 tbody { @for (reason, tally) in tallies { tr {
                     th scope="row" { (words::plain(reason)) }
                     td.number { (tally.count) }
@@ -180,29 +190,51 @@ fn held(report: &Report) -> Markup {
 /// Gaps that began and ended together, and are of one kind, are one.
 fn gaps(report: &Report) -> Markup {
     let stories = report.stories.of(&[Kind::Gap]);
-    let kind = |story: &Story| gap_of(&story.record).map(Gap::as_str);
-    let together = stories.chunk_by(|a, b| {
-        kind(a) == kind(b) && a.record.time == b.record.time && a.ended == b.ended && a.figures.is_empty()
-    });
+    let together: Vec<&[&Story]> = stories
+        .chunk_by(|a, b| {
+            kind(a) == kind(b) && a.record.time == b.record.time && a.ended == b.ended && a.figures.is_empty()
+        })
+        .collect();
+    let (first, more) = together.split_at(together.len().min(MOST_GAPS));
     html! {
         @if stories.is_empty() { p.quiet { "There was no gap: every cycle could be judged." } }
-        @else {
-            div.wide { table {
-                thead { tr { th { "what" } th { "zones" } th { "noted" } th { "until" } th { "how long" } th { "in full" } } }
-                tbody { @for group in together { @if let Some(first) = group.first() { tr {
-                    th scope="row" {
-                        @for story in group.iter().filter(|story| !card::worth(story)) { span id=(format!("story-{}", story.id)) {} }
-                        (words::plain(kind(first).unwrap_or("gap")))
-                    }
-                    td { (listed(group.iter().map(|story| zone(story)))) }
-                    td { (moment(first.record.time)) }
-                    td { @if let Some(ended) = first.ended { (moment(ended)) } @else { "the end" } }
-                    td.nowrap { (words::between(first.record.time, first.ended.unwrap_or(report.about.end))) }
-                    td { (first.record.message) }
-                } } } }
-            } }
-            @for story in stories.iter().filter(|story| card::worth(story)) { (card::card(story, report.about.end)) }
+        @else { (gap_table(first, report.about.end)) }
+        @if !more.is_empty() {
+            details {
+                summary { (words::count(more.len(), "more gap", "more gaps")) }
+                (gap_table(more, report.about.end))
+            }
         }
+        @for story in stories.iter().filter(|story| card::worth(story)) { (card::card(story, report.about.end)) }
+    }
+}
+
+fn kind(gap: &Story) -> &'static str {
+    gap_of(&gap.record).map_or("gap", Gap::as_str)
+}
+
+fn gap_table(groups: &[&[&Story]], end: Timestamp) -> Markup {
+    let row = |group: &[&Story], first: &Story| {
+        html! { tr {
+            th scope="row" {
+                @for story in group.iter().filter(|story| !card::worth(story)) {
+                    span id=(format!("story-{}", story.id)) {}
+                }
+                (words::plain(kind(first)))
+            }
+            td { (listed(group.iter().map(|story| zone(story)))) }
+            td { (moment(first.record.time)) }
+            td { @if let Some(ended) = first.ended { (moment(ended)) } @else { "the end" } }
+            td.nowrap { (words::between(first.record.time, first.ended.unwrap_or(end))) }
+            td { (first.record.message) }
+        } }
+    };
+    let header = ["what", "zones", "noted", "until", "how long", "in full"];
+    html! {
+        div.wide { table {
+            thead { tr { @for name in header { th { (name) } } } }
+            tbody { @for group in groups { @if let Some(first) = group.first() { (row(group, first)) } } }
+        } }
     }
 }
 
@@ -214,17 +246,24 @@ fn footer(report: &Report) -> Markup {
     html! {
         details {
             summary { "The configuration that decided" }
-            dl.settings { @for (name, value) in &report.about.settings { div { dt { code { (name) } } dd { (value) } } } }
+            dl.settings {
+                @for (name, value) in &report.about.settings { div { dt { code { (name) } } dd { (value) } } }
+            }
         }
         details {
             summary { "How to read it" }
-            p { "Times are in UTC. Each zone is compared with its peers and with its own past; a zone that alone is worse, for "
-                "long enough and broadly enough, would be isolated. An isolation in a backtest has no effect on the metrics, so "
-                "the fault goes on as it did." }
-            p { "Seen and expected are of the window judged; the interval holds the difference with 95 % confidence. "
-                "Odds of chance of e^-10 mean that chance alone would show as much about once in 22 000 looks. Durations are "
-                "estimated from the buckets of a histogram, as Prometheus does. The edge from which requests count as slow is "
-                "that of the cycles before, for all zones." }
+            p {
+                "Times are in UTC. Each zone is compared with its peers and with its own past; a zone that alone is worse, "
+                "for long enough and broadly enough, would be isolated. An isolation in a backtest has no effect on the "
+                "metrics, so the fault goes on as it did."
+            }
+            p {
+                "Seen and expected are of the window judged; the interval holds the difference with 95 % confidence. "
+                "Odds of chance of e" sup { "−10" } " mean that chance alone would show as much about once in 22 000 looks. "
+                "Durations are estimated from the buckets of a histogram, as Prometheus does, and so is the edge from which "
+                "requests count as slow: it is a bucket's, the one that shows the share that was seen. Of durations, the "
+                "expected level is that of the cycles before."
+            }
         }
         p.quiet { (report.summary.message) ". zoneward " (env!("CARGO_PKG_VERSION")) }
     }

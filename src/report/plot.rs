@@ -73,7 +73,8 @@ pub(super) fn figure(figure: &Figure) -> Markup {
     html! {
         figure {
             figcaption { (caption) }
-            svg.plot viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(words::described(figure, &caption)) {
+            svg.plot viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img"
+                aria-label=(words::described(figure, &caption)) {
                 @if let Some(from) = figure.judged_from {
                     @let from = x.at_time(from);
                     rect.judged x=(px(from)) width=(px(moment - from)) y=(px(TOP)) height=(px(BOTTOM - TOP)) {}

@@ -91,7 +91,7 @@ fn a_decision_is_told_with_what_led_to_it_and_what_followed() {
             200 => vec![record(at(i), Event::Restore, &zones[0], &[])],
             _ => Vec::new(),
         };
-        collector.cycle(&sight(at(i), cells(&[web.clone()], &zones), &zones), &records);
+        collector.cycle(&sight(at(i), cells(std::slice::from_ref(&web), &zones), &zones), &records);
     }
     let report = finished(collector);
     let [story] = report.stories.told.as_slice() else { panic!("{:?}", report.stories.told) };
@@ -119,7 +119,7 @@ fn a_fault_that_ends_undecided_is_held_back_for_the_reason_it_had() {
             .map(|(_, event)| record(at(i), event, &zones[1], &[evidence(&web, Signal::ServerErrors)]))
             .into_iter()
             .collect();
-        collector.cycle(&sight(at(i), cells(&[web.clone()], &zones), &zones), &records);
+        collector.cycle(&sight(at(i), cells(std::slice::from_ref(&web), &zones), &zones), &records);
     }
     let report = finished(collector);
     assert_eq!(report.stories.told[0].ended, Some(at(20)));
@@ -156,7 +156,7 @@ fn names_from_labels_are_text_and_nothing_else() {
     let zones = vec![Zone::new("</title><script>"), Zone::new("'\"><svg onload=alert(1)>")];
     let mut collector = collector(3);
     let all = [evidence(&web, Signal::ServerErrors)];
-    collector.cycle(&sight(at(0), cells(&[web.clone()], &zones), &zones), &[]);
+    collector.cycle(&sight(at(0), cells(std::slice::from_ref(&web), &zones), &zones), &[]);
     let records = zones.iter().map(|zone| record(at(1), Event::Isolate, zone, &all)).collect::<Vec<_>>();
     collector.cycle(&sight(at(1), cells(&[web], &zones), &zones), &records);
     let html = finished(collector).html();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::figure::{MOST_ZONES, zones};
-use crate::domain::{Calls, CycleLength, Event, Sight, Verdict, Zone};
+use crate::domain::{Calls, CycleLength, Sight, Verdict, Zone};
 
 /// Parts of the stretch.
 pub(super) const MOST_BINS: i64 = 600;
@@ -42,6 +42,21 @@ impl Bin {
     }
 }
 
+/// What is marked, from the faintest to the weightiest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sign {
+    Gap,
+    Clear,
+    Suspect,
+    Held,
+    Restore,
+    Isolate,
+}
+
+impl Sign {
+    pub const ALL: [Self; 6] = [Self::Gap, Self::Clear, Self::Suspect, Self::Held, Self::Restore, Self::Isolate];
+}
+
 /// A change of mind, where it stands.
 #[derive(Debug, Clone)]
 pub(super) struct Mark {
@@ -59,8 +74,8 @@ pub(super) struct Timeline {
     /// How long a part is.
     pub part: SignedDuration,
     pub zones: BTreeMap<Zone, Vec<Bin>>,
-    /// By zone (none: all of them), place and kind.
-    pub marks: BTreeMap<(Option<Zone>, usize, Event), Mark>,
+    /// By zone (none: all of them), place and sign.
+    pub marks: BTreeMap<(Option<Zone>, usize, Sign), Mark>,
     bins: usize,
 }
 
@@ -108,9 +123,9 @@ impl Timeline {
         }
     }
 
-    pub fn mark(&mut self, zone: Option<&Zone>, event: Event, time: Timestamp, story: Option<usize>) {
+    pub fn mark(&mut self, zone: Option<&Zone>, sign: Sign, time: Timestamp, story: Option<usize>) {
         let place = self.bin(time) * MOST_MARKS / self.bins.max(MOST_MARKS);
-        let key = (zone.cloned(), place, event);
+        let key = (zone.cloned(), place, sign);
         let mark = self.marks.entry(key).or_insert(Mark { time, story, count: 0 });
         mark.count += 1;
     }

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::draw::{Unit, seconds};
 use super::figure::{Figure, Measure};
 use super::plot::unit;
-use super::timeline::Bin;
-use crate::domain::{Calls, Event, Evidence, ServiceId, Signal, Vantage, Verdict};
+use super::timeline::{Bin, Sign};
+use crate::domain::{Calls, Evidence, ServiceId, Signal, Vantage, Verdict};
 
 /// `2026-01-01 12:30:15`, always in UTC.
 pub(super) fn clock(time: Timestamp) -> String {
@@ -38,15 +38,14 @@ pub(super) fn service(service: Option<&ServiceId>) -> String {
     service.map_or_else(|| "all services".to_owned(), ToString::to_string)
 }
 
-pub(super) const fn event(event: Event) -> &'static str {
-    match event {
-        Event::Isolate => "isolate",
-        Event::Restore => "give back",
-        Event::Blocked => "held back",
-        Event::Suspect => "suspect",
-        Event::Clear => "like its peers again",
-        Event::Gap => "can't be judged",
-        other => other.as_str(),
+pub(super) const fn sign(sign: Sign) -> &'static str {
+    match sign {
+        Sign::Isolate => "isolate",
+        Sign::Restore => "give back",
+        Sign::Held => "held back",
+        Sign::Suspect => "suspect",
+        Sign::Clear => "like its peers again",
+        Sign::Gap => "can't be judged",
     }
 }
 
@@ -128,11 +127,11 @@ pub(super) fn described(figure: &Figure, caption: &str) -> String {
 pub(super) fn lane(bins: &[Bin], part: SignedDuration) -> String {
     let served = bins.iter().fold(Calls::default(), |sum, bin| sum + bin.served);
     let called = bins.iter().fold(Calls::default(), |sum, bin| sum + bin.called);
-    let observed = bins.iter().filter(|bin| bin.cycles > 0).count() as f64 * part.as_secs_f64();
+    let busy = bins.iter().filter(|bin| bin.served.total > 0.0).count() as f64 * part.as_secs_f64();
     let failed = |calls: Calls| if calls.total > 0.0 { percent(calls.failed / calls.total) } else { "–".to_owned() };
     format!(
         "{:.1} requests/s; failed: {} as served, {} as clients saw it",
-        served.total / observed.max(1.0),
+        served.total / busy.max(1.0),
         failed(served),
         failed(called)
     )
