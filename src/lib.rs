@@ -49,4 +49,6 @@ pub mod telemetry;
 
 pub mod sim;
 
+pub mod report;
+
 pub mod cli;

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 
 use super::past::Past;
 use super::render::{self, RecordPrinter};
+use super::report::{self, Page, Tap};
 use super::{ConfigArguments, Outcome, Output};
 use crate::domain::{Event, Mode, Record};
 use crate::isolate::{Executor, MemoryStore};
 use crate::pipeline::{self, Pipeline};
 use crate::ports::{AuditSink, IsolationStore};
+use crate::report::About;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,9 +33,13 @@ pub(super) struct Arguments {
     end: Option<Timestamp>,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
+    /// Also write a web page, of one file, that shows what would have been done and why
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    arguments.report.as_deref().map_or(Ok(()), report::check)?;
     let settings = arguments.config.load(arguments.prometheus.as_deref())?;
     let began = std::time::Instant::now();
     let mut past = match &arguments.recording {
@@ -41,7 +47,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         None => Past::of_prometheus(&settings, arguments.start, arguments.end).await?,
     };
     let cycle = past.cycle;
-    let audit = Arc::new(RecordPrinter::new(arguments.output));
+    let about = About { start: past.next, end: past.last, cycle, settings: report::settings(&settings, cycle) };
+    let mut page = arguments.report.map(|path| Page::new(path, about));
+    let printer = Arc::new(RecordPrinter::new(arguments.output));
+    let audit = Arc::new(Tap::new(printer.clone()));
     let store = Arc::new(MemoryStore::default());
     // The past can only be rehearsed.
     let rehearsal = pipeline::Settings { mode: Mode::Observe, ..settings.pipeline() };
@@ -59,6 +68,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             blind += u64::from(snapshot.global_gaps().next().is_some());
             pipeline.tick(past.observer(), &snapshot, snapshot.time).await?;
             executor.run_until_idle(snapshot.time).await?;
+            let records = audit.take();
+            if let (Some(page), Some(sight)) = (&mut page, pipeline.sight()) {
+                page.cycle(&sight, &records);
+            }
         }
     }
     let isolations = store.list().await?.len();
@@ -77,12 +90,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         .figure("queries", usage.queries)
         .figure("response_bytes", usage.response_bytes)
         .figure("seconds", (began.elapsed().as_secs_f64() * 100.0).round() / 100.0);
-    audit.append(summary).await?;
+    audit.append(summary.clone()).await?;
     if arguments.output == Output::Table {
-        render::records(&audit.kept());
+        render::records(&printer.kept());
     }
     if blind == cycles {
         render::note("warning: nothing could be judged in all of this stretch; its gaps say why");
+    }
+    if let Some(page) = page {
+        page.write(summary)?;
     }
     Ok(Outcome::Done)
 }

@@ -14,6 +14,7 @@ mod record;
 mod reload;
 mod remote;
 mod render;
+mod report;
 mod restore;
 mod run;
 mod status;

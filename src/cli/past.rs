@@ -18,7 +18,7 @@ const CHUNK_CYCLES: i32 = 240;
 pub(super) struct Past {
     observer: Source,
     pub cycle: CycleLength,
-    next: Timestamp,
+    pub next: Timestamp,
     pub last: Timestamp,
 }
 
@@ -62,11 +62,7 @@ impl Past {
     }
 
     /// From a recording, in whole or in part.
-    pub(super) fn of_recording(
-        file: &Path,
-        first: Option<Timestamp>,
-        last: Option<Timestamp>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn of_recording(file: &Path, first: Option<Timestamp>, last: Option<Timestamp>) -> anyhow::Result<Self> {
         let observer = RecordedObserver::open(file).context("reading the recording")?;
         let head = observer.head();
         let (first, last) = (first.unwrap_or(head.first), last.unwrap_or(head.last));

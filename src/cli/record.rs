@@ -37,9 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut past = Past::of_prometheus(&settings, Some(arguments.start), Some(arguments.end)).await?;
     let head = Head::new(past.cycle, arguments.start, arguments.end);
     let mut recorder = Recorder::create(&arguments.output, head).context("writing the recording")?;
-    // Pods are recorded wherever a more sensitive configuration might want to see them.
-    let sensitive = settings.detect.sensitive();
-    let mut history = History::new(&sensitive, past.cycle);
+    let mut history = History::new(&settings.detect, past.cycle);
     let (mut cycles, mut looks) = (0_u64, 0_u64);
     loop {
         let snapshots = past.snapshots().await?;
@@ -48,8 +46,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         for snapshot in snapshots {
             recorder.snapshot(&snapshot)?;
-            history.push(&snapshot, &sensitive);
+            history.push(&snapshot, &settings.detect);
             cycles += 1;
+            // Pods are recorded wherever more sensitive settings might want to see them.
             for suspect in history.suspects() {
                 for cycles in LOOKS {
                     let suspect = Suspect { cycles, ..suspect.clone() };

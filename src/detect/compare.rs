@@ -132,7 +132,13 @@ impl Prepared {
             looks
         };
         [
-            proportion::compare(&sum.served, &sum.served_failed, &self.errors[0], spread(self.noise(Signal::ServerErrors)), &errors),
+            proportion::compare(
+                &sum.served,
+                &sum.served_failed,
+                &self.errors[0],
+                spread(self.noise(Signal::ServerErrors)),
+                &errors,
+            ),
             proportion::compare(
                 &sum.called,
                 &sum.called_failed,
@@ -143,14 +149,7 @@ impl Prepared {
             lost::compare(sum, &past.recent, self, smoothing, settings),
             tail_looks(&self.tails[0]),
             tail_looks(&self.tails[1]),
-            location::compare(
-                &sum.latency,
-                past,
-                table,
-                self.noise(Signal::Latency),
-                (span, scale),
-                settings,
-            ),
+            location::compare(&sum.latency, past, table, self.noise(Signal::Latency), (span, scale), settings),
         ]
     }
 }

@@ -63,7 +63,10 @@ pub(super) fn clients_of_bad_servers(history: &History, service: Option<&Track>,
         }
         let lost = zones.clone().find(|z| *z != zone && track.watches.get(Signal::LostCalls, *z).reading.suspicious);
         if let Some(at) = lost {
-            return Some(format!("its clients fail because their calls don't reach the servers in {}", history.zones[at]));
+            return Some(format!(
+                "its clients fail because their calls don't reach the servers in {}",
+                history.zones[at]
+            ));
         }
     }
     let readings = || history.tracks.values().map(|track| track.watches.get(Signal::ClientErrors, zone).reading);

@@ -146,12 +146,15 @@ impl History {
         self.tracks.iter().flat_map(of).collect()
     }
 
-    /// What looks suspicious, whatever comes of it.
+    /// What half the evidence would suspect: what other settings might want to look at.
     pub fn suspects(&self) -> BTreeSet<Suspect> {
         let mut suspects = BTreeSet::new();
         for (service, track) in &self.tracks {
             for (at, zone) in self.zones.iter().enumerate() {
-                for signal in Signal::ALL.into_iter().filter(|s| track.watches.get(*s, at).reading.suspicious) {
+                let noticed = |signal: &Signal| {
+                    track.watches.get(*signal, at).reading.most_nats >= track.settings.suspect.get() / 2.0
+                };
+                for signal in Signal::ALL.into_iter().filter(noticed) {
                     let (service, zone, view) = (service.clone(), zone.clone(), signal.pod_view());
                     suspects.insert(Suspect { service, zone, view, cycles: POD_CYCLES });
                 }

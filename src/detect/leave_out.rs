@@ -62,11 +62,11 @@ pub(super) fn rolled_out(
 ) -> Option<(u32, u32)> {
     let of_age = |age: PodAge| pods.iter().filter(|pod| pod.age == age).count();
     let (new, settled, gone) = (of_age(PodAge::New), of_age(PodAge::Settled), of_age(PodAge::Gone));
-    if new == 0 {
+    if new + gone == 0 {
         return None;
     }
     // Where all are there that were, pods were added, not replaced.
-    let most = new > settled && (settled == 0 || gone > 0);
+    let most = settled == 0 || (new > settled && gone > 0);
     let question = Question::new(track, zone, signal);
     let in_new_pods = || {
         let mut parts: BTreeMap<&str, Calls> = BTreeMap::new();

@@ -39,8 +39,8 @@ pub(super) fn compare(
     let usual_loss = rate(&usual.called_failed, &usual.called);
     // Not every call has a client in the mesh, nor every client's call a server in it.
     let seen_by_servers = total(&usual.served) / total(&usual.called).max(1.0);
-    let by_servers =
-        (total(&sum.served_failed) - served * rate(&usual.served_failed, &usual.served)).max(0.0) / seen_by_servers.max(1e-3);
+    let by_servers = (total(&sum.served_failed) - served * rate(&usual.served_failed, &usual.served)).max(0.0)
+        / seen_by_servers.max(1e-3);
     let unexplained = total(&sum.called_failed) - by_servers;
     let lost = unexplained - calls * usual_loss;
     let variance = prepared.noise(Signal::ClientErrors) * smoothing + 1.0 / known;

@@ -139,7 +139,8 @@ impl Noise {
             let weight = if enough { usual / (usual + sampling) } else { 0.0 };
             let offset = &mut past.offsets[zone];
             if offset.weight >= 3.0 {
-                let square = ((shift - offset.value(f64::INFINITY)).powi(2) - sampling).clamp(-4.0 * usual, LARGEST_SQUARE * usual);
+                let square = ((shift - offset.value(f64::INFINITY)).powi(2) - sampling)
+                    .clamp(-4.0 * usual, LARGEST_SQUARE * usual);
                 squares += weight * square / smoothing;
                 weights += weight;
             }

@@ -8,6 +8,9 @@ use crate::domain::{Period, Ratio, ServiceSettings, Signal};
 /// The newest cycles must show this share of the largest effect, and this much evidence, to count as presence.
 const STILL_EFFECT: f64 = 0.6;
 const STILL_Z: f64 = 1.5;
+/// So many times the evidence of a fault leaves no doubt that it is not chance; with less, it must last so much longer.
+const CONCLUSIVE: f64 = 2.0;
+const DOUBT: f64 = 1.2;
 /// Windows up to this many cycles measure the size of an effect.
 const SHORT: usize = 4;
 
@@ -20,6 +23,8 @@ pub(super) struct Reading {
     pub suspicious: bool,
     pub tripping: bool,
     pub present: bool,
+    /// Of any window, whether it suffices or not.
+    pub most_nats: f64,
     /// Of the best window.
     pub nats: f64,
     pub best: Look,
@@ -191,6 +196,7 @@ impl Reading {
             self.latest = *look;
         }
         let nats = look.nats();
+        self.most_nats = self.most_nats.max(nats);
         if !counts || nats < settings.suspect.get() {
             return;
         }
@@ -214,9 +220,11 @@ impl Reading {
 
 /// How long an effect of this severity must last. Twice the knee needs a quarter of the time: a roll-out's blip and a
 /// regional fault's first zone both look like a fault for about a minute, and only a large one is worth less waiting.
-pub(super) fn needed(severity: f64, knee: Ratio, settings: &ServiceSettings) -> Period {
+pub(super) fn needed(severity: f64, nats: f64, knee: Ratio, settings: &ServiceSettings) -> Period {
     let ratio = (knee.as_fraction() / severity.max(1e-12)).min(1.0);
-    let seconds = settings.longest.as_secs_f64() * ratio * ratio;
+    // Barely enough evidence may be a burst of noise, which lasts longer than a blip.
+    let doubt = if nats < CONCLUSIVE * settings.trip.get() { DOUBT } else { 1.0 };
+    let seconds = settings.longest.as_secs_f64() * ratio * ratio * doubt;
     Period::from_secs(seconds.ceil() as i64).max(settings.shortest)
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CycleLength, Nats, Period, Ratio, ServiceSettings, Services, Signal};
+use crate::domain::{CycleLength, Period, Ratio, ServiceSettings, Services, Signal};
 
 /// The section `detect`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cycle: Period::from_secs(15),
-            knee: Ratio::from_percent(8.0),
+            knee: Ratio::from_percent(8.8),
             slowdown_weight: Ratio::from_percent(12.0),
             slow_requests_weight: Ratio::from_percent(50.0),
             noise_correlation: Period::from_secs(60),
@@ -35,15 +35,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Half the evidence suspects, everywhere: what more sensitive settings might want to look at.
-    pub fn sensitive(&self) -> Self {
-        let mut sensitive = self.clone();
-        let half = |nats: &mut Nats| *nats = Nats::new(nats.get() / 2.0);
-        half(&mut sensitive.services.usual.suspect);
-        sensitive.services.overrides.iter_mut().filter_map(|o| o.suspect.as_mut()).for_each(half);
-        sensitive
-    }
-
     /// What is illegal, each as the key and what is allowed.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -114,7 +105,8 @@ impl Scale {
     /// Whether evidence over so many cycles counts for a service.
     pub fn counts(&self, span: usize, settings: &ServiceSettings) -> bool {
         let length = self.cycle.signed() * span as i32;
-        (settings.shortest_window.signed()..=settings.longest_window.signed().max(self.cycle.signed() * 2)).contains(&length)
+        (settings.shortest_window.signed()..=settings.longest_window.signed().max(self.cycle.signed() * 2))
+            .contains(&length)
     }
 
     /// Cycles without suspicion after which a service, or a zone, is clear.

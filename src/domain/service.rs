@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::zone::ServicePattern;
-use super::{FailureClasses, Factor, Nats, Period, Ratio, ServiceId};
+use super::{Factor, FailureClasses, Nats, Period, Ratio, ServiceId};
 
 /// Declares each setting once: as a value with its default, and as something that an override may change.
 macro_rules! settings {
@@ -54,7 +54,7 @@ settings! {
     suspect: Nats = Nats::new(6.0),
     clear: Period = Period::from_mins(5),
     shortest: Period = Period::from_secs(30),
-    longest: Period = Period::from_secs(90),
+    longest: Period = Period::from_secs(75),
     shortest_window: Period = Period::from_secs(30),
     longest_window: Period = Period::from_mins(5),
     min_requests: u32 = 10,

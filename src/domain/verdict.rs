@@ -107,7 +107,11 @@ impl fmt::Display for Evidence {
             percent(self.seen),
             percent(self.peers_seen),
             // Its own past may expect more of it than its peers do now.
-            if self.expected > self.peers_seen { format!(" and {} as usual", percent(self.expected)) } else { String::new() },
+            if self.expected > self.peers_seen {
+                format!(" and {} as usual", percent(self.expected))
+            } else {
+                String::new()
+            },
             100.0 * (self.seen - self.expected),
             100.0 * self.excess_low,
             100.0 * self.excess_high,
@@ -201,6 +205,11 @@ impl Verdict {
             | Self::FaultElsewhere { .. } => true,
             Self::ZoneFault | Self::RegionalFault | Self::Inconclusive { .. } => false,
         }
+    }
+
+    /// Why it can't be told, where it can't.
+    pub fn gaps(&self) -> &[Gap] {
+        if let Self::Inconclusive { gaps } = self { gaps } else { &[] }
     }
 
     pub const fn as_str(&self) -> &'static str {

@@ -278,7 +278,10 @@ impl IsolationStore for KubernetesStore {
 
     async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
         let patch = Patch::Merge(json!({"spec": {"expiresAt": time(now)}}));
-        bounded(self.isolations.patch(zone.as_str(), &PatchParams::default(), &patch)).await.map(|_| ()).map_err(unavailable)
+        bounded(self.isolations.patch(zone.as_str(), &PatchParams::default(), &patch))
+            .await
+            .map(|_| ())
+            .map_err(unavailable)
     }
 
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {

@@ -114,9 +114,7 @@ fn severity(record: &Record) -> EventType {
         | Event::ConfigurationRefused
         | Event::Reclassified
         | Event::Adopted
-        | Event::Gap => {
-            EventType::Warning
-        }
+        | Event::Gap => EventType::Warning,
         Event::Step if stuck => EventType::Warning,
         Event::Started
         | Event::Stopped

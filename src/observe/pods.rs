@@ -47,7 +47,11 @@ struct Pod {
 }
 
 impl PrometheusObserver {
-    pub(super) async fn closer_look(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
+    pub(super) async fn closer_look(
+        &mut self,
+        suspect: &Suspect,
+        at: Timestamp,
+    ) -> Result<Vec<PodCalls>, ObserveError> {
         let first = at - self.cycle.signed() * (suspect.cycles as i32 - 1);
         let offset_s = self.settings.offset.as_secs_f64();
         let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle, offset_s };

@@ -10,8 +10,8 @@
 //!   were renamed, as a new pod label that the scrape configuration maps does.
 
 use super::settings::{Settings, ZoneFrom};
-use crate::domain::{CycleLength, Period};
 use crate::domain::verdict::{PodView, Suspect};
+use crate::domain::{CycleLength, Period};
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
 pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
@@ -56,7 +56,8 @@ pub(super) struct Queries {
 impl Queries {
     pub fn new(settings: &Settings, cycle: CycleLength) -> Self {
         let labels = &settings.labels;
-        let grpc: Vec<String> = settings.services.usual.failures.grpc_statuses.iter().map(ToString::to_string).collect();
+        let grpc: Vec<String> =
+            settings.services.usual.failures.grpc_statuses.iter().map(ToString::to_string).collect();
         Self {
             matchers: settings.matchers.join(","),
             zone: match settings.zone_from {
@@ -96,13 +97,7 @@ impl Queries {
 
     fn of_service(&self, suspect: &Suspect) -> String {
         let Suspect { service, .. } = suspect;
-        format!(
-            "{}={},{}={}",
-            self.service[0],
-            quoted(&service.namespace),
-            self.service[1],
-            quoted(&service.name)
-        )
+        format!("{}={},{}={}", self.service[0], quoted(&service.namespace), self.service[1], quoted(&service.name))
     }
 
     /// The proxies that serve the service, or call it, in all zones: those that report now.

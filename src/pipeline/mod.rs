@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
-    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold, Origin,
-    Record, Request, Share, Sight, Snapshot, Verdict, Zone,
+    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
+    Origin, Record, Request, Share, Sight, Snapshot, Verdict, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -303,12 +303,7 @@ impl Pipeline {
     }
 
     /// A fault that reaches a second zone soon after the first was isolated is no zone's: the capacity goes back at once.
-    async fn reclassify(
-        &mut self,
-        sight: &Sight,
-        isolations: &[Isolation],
-        now: Timestamp,
-    ) -> Result<(), TickError> {
+    async fn reclassify(&mut self, sight: &Sight, isolations: &[Isolation], now: Timestamp) -> Result<(), TickError> {
         let recent = |isolation: &&Isolation| {
             let began = isolation.admitted_at().filter(|_| isolation.holds_zone_out() && !isolation.returning(now));
             isolation.spec.origin == Origin::Detector

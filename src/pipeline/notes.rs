@@ -15,17 +15,7 @@ impl Pipeline {
     /// Gaps of the snapshot, and those that judging came upon. One that lasts goes on record, and its end too.
     pub(super) async fn note_gaps(&mut self, sight: &Sight, isolations: &[Isolation]) -> Result<(), AuditError> {
         let Sight { snapshot, assessment } = sight;
-        let judged = assessment.zones.values().flat_map(|finding| match &finding.verdict {
-            Verdict::Inconclusive { gaps } => gaps.as_slice(),
-            Verdict::Healthy
-            | Verdict::ZoneFault
-            | Verdict::ServiceFault { .. }
-            | Verdict::InstanceFault { .. }
-            | Verdict::NodeFault { .. }
-            | Verdict::RolloutInProgress { .. }
-            | Verdict::RegionalFault
-            | Verdict::FaultElsewhere { .. } => &[],
-        });
+        let judged = assessment.zones.values().flat_map(|finding| finding.verdict.gaps());
         let isolated = |zone: &Zone| isolations.iter().any(|i| i.holds_zone_out() && i.zone() == zone);
         // That an isolated zone gets no requests is what was wanted.
         let unexpected = |gap: &&Gap| !matches!(gap, Gap::NoTraffic { zone } if isolated(zone));

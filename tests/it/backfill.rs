@@ -142,22 +142,15 @@ fn victoria_metrics(folder: &Path, samples: &str) -> Process {
 }
 
 fn backtest(server: &Process, scenario: &Scenario) -> (Vec<Value>, String) {
+    backtest_with(server, scenario, &[])
+}
+
+fn backtest_with(server: &Process, scenario: &Scenario, more: &[&str]) -> (Vec<Value>, String) {
     let from = (start() - scenario.history.signed()).to_string();
     let to = (start() + scenario.duration.signed()).to_string();
     let url = server.url();
-    let output = run(&[
-        "backtest",
-        "--config",
-        "config/default.yaml",
-        "--prometheus",
-        &url,
-        "--start",
-        &from,
-        "--end",
-        &to,
-        "--output",
-        "json",
-    ]);
+    let usual = ["backtest", "--config", "config/default.yaml", "--prometheus", &url, "--start", &from, "--end", &to];
+    let output = run(&[&usual[..], &["--output", "json"], more].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     (json_lines(&stdout(&output)), stderr(&output))
 }
@@ -206,6 +199,37 @@ fn three_servers_give_the_same_decisions_on_the_same_history() {
     }
     assert_eq!(said[0], said[1], "Prometheus 2 and 3");
     assert_eq!(said[0], said[2], "Prometheus and VictoriaMetrics");
+}
+
+#[test]
+fn a_report_shows_the_decision_its_evidence_and_every_zone() {
+    let (samples, scenario) =
+        samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let server = backfilled_prometheus(3, folder.path(), &samples);
+    let page = folder.path().join("page.html");
+    let (records, said) = backtest_with(&server, &scenario, &["--report", page.to_str().unwrap()]);
+    assert!(said.contains("the report is in"), "{said}");
+    assert_eq!(decisions(&records), decisions(&backtest(&server, &scenario).0), "it changes nothing that is printed");
+
+    let html = std::fs::read_to_string(&page).unwrap();
+    let isolated = records.iter().find(|r| text(r, "event") == "isolate").unwrap();
+    assert!(html.contains(text(isolated, "message")), "the decision's sentence");
+    assert!(html.contains("<svg class=\"lanes\"") && html.contains("<svg class=\"plot\""));
+    for zone in ["cn-hangzhou-g", "cn-hangzhou-h", "cn-hangzhou-k"] {
+        assert!(html.contains(&format!(">{zone}</text>")), "a lane of {zone}");
+    }
+    for elsewhere in ["http:", "https:", "src=", "<script", "@import", "url(h"] {
+        assert!(!html.contains(elsewhere), "{elsewhere}: the page needs nothing from elsewhere");
+    }
+
+    drop(server);
+    let unseen = folder.path().join("unseen.html");
+    let to = (start() + scenario.duration.signed()).to_string();
+    let url = "http://127.0.0.1:9";
+    let arguments = ["backtest", "--config", "config/default.yaml", "--prometheus", url, "--start", STORY_START];
+    let output = run(&[&arguments[..], &["--end", &to, "--report", unseen.to_str().unwrap()]].concat());
+    assert_eq!((output.status.code(), unseen.exists()), (Some(1), false), "{}", stderr(&output));
 }
 
 #[test]

@@ -139,6 +139,19 @@ fn a_command_line_that_is_wrong_exits_with_2() {
     assert!(stderr(&reversed).contains("must be later than --start"));
 }
 
+#[test]
+fn a_report_that_can_t_be_written_is_refused_before_anything_is_read() {
+    let arguments = ["backtest", "--config", "config/default.yaml", "--prometheus", "http://127.0.0.1:9"];
+    let stretch = ["--start", "2026-01-01", "--end", "2026-01-02"];
+    for (file, why) in [("no/such/folder/page.html", "there is no folder no/such/folder"), ("config", "it is a folder")]
+    {
+        let output = run(&[&arguments[..], &stretch, &["--report", file]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(said.contains(&format!("--report: {file} can't be written")) && said.contains(why), "{said}");
+    }
+}
+
 /// A journal as a real process leaves it: Prometheus can't be reached, so there is little in it.
 fn journal(folder: &Path) {
     let address = crate::support::free_address();

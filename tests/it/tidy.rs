@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Module, what it may import of the crate, and of libraries beside std.
-const IMPORTS: [(&str, &[&str], &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str], &[&str]); 20] = [
     ("domain", &["domain"], &["serde", "serde_json", "jiff", "globset"]),
     ("ports", &["domain"], &["async_trait", "jiff", "thiserror"]),
     ("detect", &["domain"], &["statrs", "serde", "jiff"]),
@@ -89,6 +89,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 19] = [
             "thiserror",
         ],
     ),
+    ("report", &["domain"], &["jiff", "maud"]),
     ("cli", &["*"], &["*"]),
     ("main", &["*"], &["*"]),
     ("lib", &["*"], &["*"]),
