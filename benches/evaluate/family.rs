@@ -172,13 +172,13 @@ pub struct Effect {
     /// Between the zones' onsets, in any order.
     #[serde(default)]
     pub stagger: Option<[Period; 2]>,
-    /// Only so many pods of each service, those on so many nodes, or those born during the effect.
+    /// Only so many pods of each service, those on so many nodes, or those born within so long from the effect's start.
     #[serde(default)]
     pub pods: Option<usize>,
     #[serde(default)]
     pub nodes: Option<usize>,
     #[serde(default)]
-    pub new_pods: bool,
+    pub new_pods: Option<Period>,
 }
 
 /// A share of requests so slow that the p99 becomes so many times as long.

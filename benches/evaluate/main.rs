@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -37,7 +37,7 @@ use run::Run;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Seeds of each family, but for healthy days; they take three mixes of traffic in turn, so use multiples of three
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 12)]
     seeds: u64,
     /// The first seed: tune on some, judge on others
     #[arg(long, default_value_t = 0)]
@@ -46,7 +46,7 @@ struct Arguments {
     #[arg(long, default_value = "*")]
     families: String,
     /// Healthy days, each a seed
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 60)]
     days: u64,
     /// [default: as many as there are cores]
     #[arg(long)]
@@ -136,7 +136,9 @@ fn run_all(jobs: &[(&Family, u64)], threads: usize, settings: &pipeline::Setting
             let run = runtime
                 .block_on(run::run(family, *seed, settings))
                 .with_context(|| format!("{} seed {seed}", family.name))?;
-            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, run);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.insert(index, run);
+            report::progress(done.len(), jobs.len());
         }
     };
     std::thread::scope(|scope| {
@@ -146,5 +148,5 @@ fn run_all(jobs: &[(&Family, u64)], threads: usize, settings: &pipeline::Setting
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    Ok(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect())
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }

@@ -23,6 +23,15 @@ pub fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Overwrites itself on a terminal, and says nothing elsewhere.
+pub fn progress(done: usize, of: usize) {
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        let _closed = write!(stderr, "\r\x1b[2K{}", if done < of { format!("{done} of {of}") } else { String::new() });
+        let _closed = stderr.flush();
+    }
+}
+
 fn line(text: &str) {
     // A reader that went away, as `head` does, is no failure.
     let _closed = writeln!(std::io::stdout(), "{text}");
@@ -176,7 +185,7 @@ fn print_story(run: &Run) {
         |fault| format!("isolate {} from {:.0} to {:.0} s", scenario.zones[fault.zone], fault.start_s, fault.end_s),
     );
     let came = outcome.delay_s.map_or_else(String::new, |delay_s| format!(", found after {delay_s:.0} s"));
-    line(&format!("\n{} seed {}: {expected}{came}", scenario.family, scenario.seed));
+    line(&format!("\n{} seed {}: {}: {expected}{came}", scenario.family, scenario.seed, scenario.title));
     for it in &run.story {
         line(&format!("  {:>6.0} s  {:<8} {}", it.at_s, it.event, it.message));
     }
@@ -192,7 +201,9 @@ pub fn print_json(runs: &[Run], details: bool) -> anyhow::Result<()> {
                 methods.iter().map(|method| ((*method).to_owned(), json!(score::summarize(&runs, method)))).collect();
             let scenario = &runs[0].scenario;
             let expect = scenario.expect.to_string();
-            (family.to_owned(), json!({"severity": scenario.severity.as_str(), "expect": expect, "methods": of}))
+            let severity = scenario.severity.as_str();
+            let family_report = json!({"title": scenario.title, "severity": severity, "expect": expect, "methods": of});
+            (family.to_owned(), family_report)
         })
         .collect();
     let total = |method: &&str| {

@@ -19,6 +19,7 @@ const CHAIN: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub family: String,
+    pub title: String,
     pub seed: u64,
     pub severity: Severity,
     pub expect: Expect,
@@ -44,6 +45,8 @@ pub struct Scenario {
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     pub zone: usize,
+    /// From when on finding it counts, and from when on its delay; they differ for one that creeps up.
+    pub onset_s: f64,
     pub start_s: f64,
     pub end_s: f64,
 }
@@ -90,14 +93,14 @@ pub struct Effect {
 }
 
 /// Whose pods an effect concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Limit {
     All,
     /// So many from this one on.
     Pods(usize, usize),
     Nodes(usize),
-    /// Born while the effect lasts.
-    New,
+    /// Born within so many seconds from the effect's start.
+    New(f64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -197,6 +200,7 @@ impl Draft<'_> {
         effects.extend((0..family.blips).map(|_| self.blip(services.len())).collect::<Vec<_>>());
         Scenario {
             family: family.name.clone(),
+            title: family.title.clone(),
             seed,
             severity: family.severity,
             expect: family.expect,
@@ -222,10 +226,10 @@ impl Draft<'_> {
     fn fault(&self, letter: Letter, effects: &[Effect]) -> Fault {
         let zone = self.zone_of[letter.0];
         let own: Vec<&Effect> = effects.iter().filter(|effect| effect.zones == [zone] || effect.to == [zone]).collect();
-        let start_s = own.iter().map(|effect| effect.start_s).fold(f64::INFINITY, f64::min);
+        let onset_s = own.iter().map(|effect| effect.start_s).fold(f64::INFINITY, f64::min);
         let end_s = own.iter().map(|effect| effect.end_s).fold(0.0, f64::max);
         let counts_from = self.family.counts_from.map(|at| self.moment(at));
-        Fault { zone, start_s: counts_from.unwrap_or(start_s), end_s }
+        Fault { zone, onset_s, start_s: counts_from.unwrap_or(onset_s), end_s }
     }
 
     fn services(&mut self) -> Vec<Service> {
@@ -299,8 +303,8 @@ impl Draft<'_> {
             limit: match (wanted.pods, wanted.nodes, wanted.new_pods) {
                 (Some(pods), _, _) => Limit::Pods(first_pod, pods),
                 (None, Some(nodes), _) => Limit::Nodes(nodes),
-                (None, None, true) => Limit::New,
-                (None, None, false) => Limit::All,
+                (None, None, Some(within)) => Limit::New(within.as_secs_f64()),
+                (None, None, None) => Limit::All,
             },
         };
         let most_pods = services.iter().map(|service| service.pods).max().unwrap_or(1);

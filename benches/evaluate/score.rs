@@ -21,18 +21,18 @@ pub struct Outcome {
     pub wrong_zone: Vec<Decision>,
 }
 
-/// Isolating the sick zone from the fault's start to a little after its end finds it; another zone in that time is the
+/// Isolating the sick zone from the fault's onset to a little after its end finds it; another zone in that time is the
 /// wrong one; all else is false.
 pub fn judge(scenario: &Scenario, decisions: Vec<Decision>) -> Outcome {
     let mut outcome = Outcome::default();
     for decision in decisions {
         match (scenario.expect, scenario.fault) {
             (Expect::Either, _) => {}
-            (_, Some(fault)) if (fault.start_s..=fault.end_s + GRACE_S).contains(&decision.at_s) => {
+            (_, Some(fault)) if (fault.onset_s..=fault.end_s + GRACE_S).contains(&decision.at_s) => {
                 if decision.zone != fault.zone {
                     outcome.wrong_zone.push(decision);
                 } else if outcome.delay_s.is_none() {
-                    outcome.delay_s = Some(decision.at_s - fault.start_s);
+                    outcome.delay_s = Some((decision.at_s - fault.start_s).max(0.0));
                 }
             }
             (Expect::Isolate(_) | Expect::Nothing, _) => outcome.false_ones.push(decision),

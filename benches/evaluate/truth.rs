@@ -170,7 +170,7 @@ impl Truth {
             Limit::All => false,
             Limit::Pods(first, count) => (pod + pods - first % pods) % pods < count,
             Limit::Nodes(nodes) => pod % self.scenario.nodes_per_zone.max(1) < nodes,
-            Limit::New => (effect.start_s..effect.end_s).contains(&born_s),
+            Limit::New(within_s) => (effect.start_s..effect.start_s + within_s).contains(&born_s),
         };
         let bits = self.effects.iter().filter(|(effect, _)| effect.touches(service, zone) && concerned(effect));
         bits.filter_map(|(_, bit)| *bit).sum()
