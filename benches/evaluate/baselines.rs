@@ -106,8 +106,8 @@ impl<'a> Signals<'a> {
         let usual: Vec<(f64, f64)> = services
             .map(|(index, service)| {
                 let seen = || minutes.iter().take(healthy.max(1)).flat_map(|minute| &minute[index]);
-                let errors = if service.grpc { 0.0 } else { median(seen().filter_map(|it| it.error_share())) };
-                (errors, median(seen().filter_map(|it| it.mean_duration_ms())))
+                let errors = if service.grpc { 0.0 } else { median(seen().filter_map(Seen::error_share)) };
+                (errors, median(seen().filter_map(Seen::mean_duration_ms)))
             })
             .collect();
         let fires = |(index, zones): (usize, &Vec<Seen>)| -> Vec<bool> {

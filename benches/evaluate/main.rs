@@ -98,7 +98,7 @@ fn evaluate(arguments: &Arguments) -> anyhow::Result<()> {
     if jobs.is_empty() {
         bail!("nothing to do: --seeds and --days are 0 for all of these families");
     }
-    if arguments.seeds % family::MIXES as u64 != 0 {
+    if !arguments.seeds.is_multiple_of(family::MIXES as u64) {
         report::note("note: seeds take three mixes of traffic in turn, and these are not all of them equally often");
     }
     let threads = match arguments.threads {

@@ -144,7 +144,9 @@ impl World {
 
     /// Replaces pods whose time has come by the next step's start.
     fn renew_pods(&mut self) {
-        while let Some(restart) = self.restarts.pop_front_if(|it| it.at_s < self.truth.time_s() + STEP_S) {
+        let until_s = self.truth.time_s() + STEP_S;
+        while let Some(restart) = self.restarts.front().copied().filter(|it| it.at_s < until_s) {
+            self.restarts.pop_front();
             let name = (!restart.same_name).then(|| self.pod_name(Some(restart.service), restart.zone));
             let is_it = |pod: &&mut Pod| {
                 (pod.service, pod.zone, pod.index) == (Some(restart.service), restart.zone, restart.pod)
