@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: test lint unit e2e parts demo deny
+.PHONY: test lint unit e2e parts demo evaluate deny
 
 test: parts lint unit
 
@@ -22,6 +22,10 @@ e2e: parts
 
 demo:
 	cargo run --locked --release -- demo
+
+# How well the detector does, on made-up meshes: `make evaluate EVALUATE="--seeds 6 --families 'severe*' --details"`.
+evaluate:
+	cargo bench --locked --bench evaluate -- $(EVALUATE)
 
 # Licences, bans and sources; advisories need the network: `cargo deny check`.
 deny:

@@ -11,6 +11,7 @@ mod cluster;
 mod detection;
 mod dns;
 mod dns_trouble;
+mod evaluation;
 mod executor;
 mod holds;
 mod hostile;
