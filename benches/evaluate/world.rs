@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use zoneward::domain::observation::coverage_gaps;
-use zoneward::domain::verdict::{PodView, Suspect};
-use zoneward::domain::{Calls, Cell, CycleLength, Gap, Period, PodCalls, Ratio, Snapshot};
+use zoneward::domain::verdict::{NEW_FOR, PodView, Suspect};
+use zoneward::domain::{Calls, Cell, CycleLength, Gap, Period, PodAge, PodCalls, Ratio, Snapshot};
 use zoneward::ports::{ObserveError, Observer};
 
 use super::pod::{Counts, MEMORY, Pod, Sums};
@@ -290,9 +290,19 @@ impl Observer for World {
     }
 
     async fn observe_pods(&mut self, suspect: &Suspect, _: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
-        let alive = self.pods.iter().map(|pod| (0, pod));
-        let gone = self.gone.iter().map(|(ago, pod)| (*ago, pod));
-        let look = |(ago, pod): (usize, &Pod)| self.pod_calls(pod, suspect, suspect.cycles.saturating_sub(ago));
+        let new_since_s = self.cycles as f64 * self.cycle.as_secs_f64() - NEW_FOR.as_secs_f64();
+        let age = |pod: &Pod| {
+            // Of the time before the beginning nothing is known.
+            let known = if new_since_s >= 0.0 { PodAge::Settled } else { PodAge::Unknown };
+            pod.born_s.map_or(known, |born_s| if born_s > new_since_s { PodAge::New } else { known })
+        };
+        // A pod that has not been scraped yet is not there for anyone.
+        let alive = self.pods.iter().filter(|pod| pod.scraped_s.is_some()).map(|pod| (0, age(pod), pod));
+        let gone = self.gone.iter().map(|(ago, pod)| (*ago, PodAge::Gone, pod));
+        let look = |(ago, age, pod): (usize, PodAge, &Pod)| {
+            let calls = self.pod_calls(pod, suspect, suspect.cycles.saturating_sub(ago))?;
+            Some(PodCalls { age, ..calls })
+        };
         Ok(alive.chain(gone).filter_map(look).collect())
     }
 }
