@@ -129,7 +129,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     };
     telemetry::init_logs(format, level);
     let result = match arguments.command {
-        Command::Run(arguments) => run::run(arguments).await,
+        Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Isolate(arguments) => isolate::run(arguments).await,
         Command::Approve(arguments) => isolate::approve(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,

@@ -6,7 +6,7 @@ use super::ConfigArguments;
 use crate::domain::{Event, Record};
 use crate::settings::Settings;
 
-/// Looks whether the file has changed. Its text is compared, as a ConfigMap's files are replaced, not written.
+/// Looks whether the file has changed. Its text is compared, as a `ConfigMap`'s files are replaced, not written.
 pub(super) struct Reload {
     arguments: ConfigArguments,
     file: Option<PathBuf>,

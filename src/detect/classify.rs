@@ -215,7 +215,12 @@ impl<'a> Judge<'a> {
                 let size = if service.is_some() { watch.reading.size.min(typical) } else { watch.reading.size };
                 let severity = persist::severity(signal, size, self.settings);
                 let own = service.map_or(&self.settings.services.usual, |(_, track)| &track.settings);
-                let needed = persist::needed(severity, watch.reading.nats, self.settings.knee, own);
+                let needed = persist::needed(
+                    severity,
+                    (watch.reading.nats, self.history.scale.trip(own)),
+                    self.settings.knee,
+                    own,
+                );
                 Key { service, signal, watch, severity, lasted: watch.lasted(&self.history.scale), needed }
             })
             .collect()

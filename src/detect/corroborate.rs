@@ -9,6 +9,9 @@ use crate::domain::{ServiceId, ServiceSettings, Signal};
 const RIVAL_SHARE: f64 = 0.5;
 /// Excesses below this are no measure of a rival.
 const RIVAL_FLOOR: f64 = 0.002;
+/// In its first cycle a rival shows as little as this, with evidence of at least so much.
+const BEGINNING_SHARE: f64 = 0.2;
+const BEGINNING_NATS: f64 = 2.0;
 /// Cycles for which a rival in doubt, and one beyond doubt, is remembered: regional faults reach zones one by one.
 const DOUBTFUL_RIVAL: u32 = 3;
 const SURE_RIVAL: u32 = 20;
@@ -33,6 +36,13 @@ pub(super) fn rival_memory(zones: &[Rival], zone: usize, settings: &ServiceSetti
     } else {
         0
     }
+}
+
+/// Whether in the newest cycle another zone has begun to get worse: its proxies are not all scraped at once, so the first
+/// cycle shows a part of it.
+pub(super) fn rival_begins(zones: &[Rival], zone: usize) -> bool {
+    let threshold = BEGINNING_SHARE * zones[zone].excess.max(RIVAL_FLOOR);
+    zones.iter().enumerate().any(|(z, rival)| z != zone && rival.excess >= threshold && rival.nats >= BEGINNING_NATS)
 }
 
 /// The other zone whose clients fail just as much, where only two zones' do: the link between them may be broken.

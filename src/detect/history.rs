@@ -173,6 +173,7 @@ impl History {
         self.settle(snapshot);
         self.pass_over(snapshot.time);
         self.admit_newcomers(snapshot, settings);
+        self.scale.look_at(self.tracks.values().filter(|track| track.idle == 0).count());
         let mut pool = Pool::new(self.zones.len());
         for (service, track) in &mut self.tracks {
             let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));

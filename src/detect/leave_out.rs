@@ -13,6 +13,8 @@ use crate::domain::{Calls, PodAge, PodCalls, Signal};
 const FEWEST_PODS: usize = 3;
 /// Share of the excess in one part that makes it the part's fault.
 const PART_SHARE: f64 = 0.5;
+/// With this share of it, the others need not be quite calm: they may have a burst of their own.
+const MOST: f64 = 0.8;
 /// A pod that gets less than this share of what the others get is not reached.
 const SILENT: f64 = 0.25;
 
@@ -154,9 +156,10 @@ impl Question {
         let rest = others.fold(Calls::default(), |sum, (_, calls)| sum + *calls);
         let spread = track.noise.variance(self.noise) * scale.smoothing(cycles as f64);
         let expected = rest.total * self.usual;
-        let calm = rest.failed <= expected
-            || proportion::deviance(rest.failed, expected, spread) < track.settings.suspect.get();
-        let small = rest.failed / rest.total.max(1.0) - self.usual < self.floor;
-        (excess(its_calls) >= PART_SHARE * total && (calm || small)).then_some(*worst)
+        let nats = if rest.failed > expected { proportion::deviance(rest.failed, expected, spread) } else { 0.0 };
+        let calm = nats < track.settings.suspect.get() || rest.failed / rest.total.max(1.0) - self.usual < self.floor;
+        let share = excess(its_calls) / total.max(1e-12);
+        let explains = if share >= MOST { calm || nats < scale.trip(&track.settings) } else { calm };
+        (share >= PART_SHARE && explains).then_some(*worst)
     }
 }

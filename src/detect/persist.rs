@@ -11,6 +11,8 @@ const STILL_Z: f64 = 1.5;
 /// So many times the evidence of a fault leaves no doubt that it is not chance; with less, it must last so much longer.
 const CONCLUSIVE: f64 = 2.0;
 const DOUBT: f64 = 1.2;
+/// A window with the effect in this share of its cycles had it all along; with less, a few cycles may rule its mean.
+const THROUGHOUT: f64 = 2.0 / 3.0;
 /// Windows up to this many cycles measure the size of an effect.
 const SHORT: usize = 4;
 
@@ -54,7 +56,9 @@ impl Watch {
     /// What was noticed cycle by cycle; and for a small effect, which takes a long window to notice, what that window
     /// says of its cycles.
     pub fn lasted(&self, scale: &Scale) -> Period {
-        let cycles = self.presence.count_ones().max(self.bad_cycles());
+        let (bad, of) = (self.bad_cycles(), self.reading.best_span as f64);
+        let throughout = if f64::from(bad) >= THROUGHOUT * of { bad } else { 0 };
+        let cycles = self.presence.count_ones().max(throughout);
         Period::from_secs(i64::from(cycles) * scale.cycle.seconds())
     }
 
@@ -127,7 +131,7 @@ impl Watches {
         let counts = scale.counts(span, settings);
         for (watches, looks) in self.0.iter_mut().zip(looks) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                watch.reading.take(span, look, counts, settings);
+                watch.reading.take(span, look, (counts, scale), settings);
             }
         }
     }
@@ -155,10 +159,10 @@ impl Watches {
     }
 
     /// Where the newest cycle alone is conclusive, its effect less one standard error may be the larger one.
-    pub fn refine_by_newest(&mut self, newest: &Looks, settings: &ServiceSettings) {
+    pub fn refine_by_newest(&mut self, newest: &Looks, scale: &Scale, settings: &ServiceSettings) {
         for ((signal, watches), looks) in Signal::ALL.into_iter().zip(&mut self.0).zip(newest) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                if watch.reading.tripping && look.nats() >= settings.trip.get() {
+                if watch.reading.tripping && look.nats() >= scale.trip(settings) {
                     let size = match signal {
                         Signal::Latency => look.effect * (1.0 - 1.0 / look.z.max(1.0)),
                         Signal::ServerErrors
@@ -182,15 +186,17 @@ impl Watches {
                 let concerned = watch.reading.suspicious
                     || windows.last().is_some_and(|w| w[signal][zone].nats >= settings.suspect.get());
                 let seen = windows.iter().map(|w| super::corroborate::rival_memory(&w[signal], zone, settings)).max();
+                let begins = windows.first().is_some_and(|w| super::corroborate::rival_begins(&w[signal], zone));
+                let seen = seen.unwrap_or(0).max(u32::from(begins));
                 let remembered = watch.rivals.saturating_sub(1);
-                watch.rivals = remembered.max(if concerned { seen.unwrap_or(0) } else { 0 });
+                watch.rivals = remembered.max(if concerned { seen } else { 0 });
             }
         }
     }
 }
 
 impl Reading {
-    fn take(&mut self, span: usize, look: &Look, counts: bool, settings: &ServiceSettings) {
+    fn take(&mut self, span: usize, look: &Look, (counts, scale): (bool, &Scale), settings: &ServiceSettings) {
         self.compared |= look.live;
         if span == 2 {
             self.latest = *look;
@@ -201,7 +207,7 @@ impl Reading {
             return;
         }
         self.suspicious = true;
-        let trips_first = nats >= settings.trip.get() && !self.tripping;
+        let trips_first = nats >= scale.trip(settings) && !self.tripping;
         if trips_first {
             self.tripping = true;
             self.span = span;
@@ -220,10 +226,10 @@ impl Reading {
 
 /// How long an effect of this severity must last. Twice the knee needs a quarter of the time: a roll-out's blip and a
 /// regional fault's first zone both look like a fault for about a minute, and only a large one is worth less waiting.
-pub(super) fn needed(severity: f64, nats: f64, knee: Ratio, settings: &ServiceSettings) -> Period {
+pub(super) fn needed(severity: f64, (nats, trip): (f64, f64), knee: Ratio, settings: &ServiceSettings) -> Period {
     let ratio = (knee.as_fraction() / severity.max(1e-12)).min(1.0);
     // Barely enough evidence may be a burst of noise, which lasts longer than a blip.
-    let doubt = if nats < CONCLUSIVE * settings.trip.get() { DOUBT } else { 1.0 };
+    let doubt = if nats < CONCLUSIVE * trip { DOUBT } else { 1.0 };
     let seconds = settings.longest.as_secs_f64() * ratio * ratio * doubt;
     Period::from_secs(seconds.ceil() as i64).max(settings.shortest)
 }

@@ -25,7 +25,7 @@ impl Default for Settings {
             cycle: Period::from_secs(15),
             knee: Ratio::from_percent(8.8),
             slowdown_weight: Ratio::from_percent(12.0),
-            slow_requests_weight: Ratio::from_percent(50.0),
+            slow_requests_weight: Ratio::from_percent(25.0),
             noise_correlation: Period::from_secs(60),
             half_life: Period::from_hours(1),
             min_affected_share: Ratio::from_percent(2.0),
@@ -85,6 +85,7 @@ pub(super) struct Scale {
     pub longest_freeze: u32,
     /// A day's worth.
     pub lasting_cycles: u32,
+    multiplicity_nats: f64,
 }
 
 impl Scale {
@@ -99,7 +100,18 @@ impl Scale {
             memory: (300.0 / cycle.as_secs_f64()).clamp(LONGEST_WINDOW as f64, 128.0) as u32,
             longest_freeze: half_life.round() as u32,
             lasting_cycles: lasting.round() as u32,
+            multiplicity_nats: 0.0,
         }
+    }
+
+    /// Sets how many services are looked at. Each is one more chance of a false alarm, in every signal.
+    pub fn look_at(&mut self, services: usize) {
+        self.multiplicity_nats = ((services.max(1) * Signal::ALL.len()) as f64).ln();
+    }
+
+    /// The evidence that makes a fault, where so many are looked at (Bonferroni 1936).
+    pub fn trip(&self, settings: &ServiceSettings) -> f64 {
+        settings.trip.get() + self.multiplicity_nats
     }
 
     /// Whether evidence over so many cycles counts for a service.

@@ -9,7 +9,7 @@ use super::location::{cumulative, interpolate, log_edges};
 pub(super) const SLOW_SHARES: [f64; 2] = [0.02, 0.001];
 /// Known requests below which a tail is not judged, and the largest healthy share that is still a tail.
 pub(super) const FEWEST_KNOWN: f64 = 1000.0;
-pub(super) const LARGEST_SHARE: f64 = 0.25;
+pub(super) const LARGEST_SHARE: f64 = 0.08;
 
 /// The first bucket of the slowest requests: over the edge whose healthy share above is nearest to `share`.
 pub(super) fn first_slow_bucket(usual: &[f64], share: f64) -> usize {

@@ -176,7 +176,7 @@ impl Track {
         let windows = [rivals(&newest), rivals(&two_newest)];
         self.watches.note_rivals(&windows, &self.settings);
         self.freeze(&two_newest, scale);
-        self.watches.refine_by_newest(&newest, &self.settings);
+        self.watches.refine_by_newest(&newest, scale, &self.settings);
     }
 
     /// Learns from the cycle that has just become old enough, but from nothing around a suspicion.
