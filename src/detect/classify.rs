@@ -10,7 +10,7 @@ use super::corroborate;
 use super::history::History;
 use super::leave_out::{self, LeftOut};
 use super::persist::{self, Watch};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{
@@ -214,13 +214,10 @@ impl<'a> Judge<'a> {
                 let typical = self.typical[signal as usize][self.at];
                 let size = if service.is_some() { watch.reading.size.min(typical) } else { watch.reading.size };
                 let severity = persist::severity(signal, size, self.settings);
-                let own = service.map_or(&self.settings.services.usual, |(_, track)| &track.settings);
-                let needed = persist::needed(
-                    severity,
-                    (watch.reading.nats, self.history.scale.trip(own)),
-                    self.settings.knee,
-                    own,
-                );
+                let usual = &self.settings.services.usual;
+                let (own, trip) =
+                    service.map_or((usual, settings::trip(usual, 1.0)), |(_, track)| (&track.settings, track.trip()));
+                let needed = persist::needed(severity, (watch.reading.nats, trip), self.settings.knee, own);
                 Key { service, signal, watch, severity, lasted: watch.lasted(&self.history.scale), needed }
             })
             .collect()

@@ -173,7 +173,7 @@ impl History {
         self.settle(snapshot);
         self.pass_over(snapshot.time);
         self.admit_newcomers(snapshot, settings);
-        self.scale.look_at(self.tracks.values().filter(|track| track.idle == 0).count());
+        self.share_out_chances();
         let mut pool = Pool::new(self.zones.len());
         for (service, track) in &mut self.tracks {
             let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));
@@ -192,6 +192,16 @@ impl History {
                     *watched = (*watched).max(self.scale.clear(own));
                 }
             }
+        }
+    }
+
+    /// Each service gets its part of the chances of a false alarm, by its usual traffic.
+    fn share_out_chances(&mut self) {
+        let of = |track: &Track| track.past.traffic() * track.settings.weight.as_fraction();
+        let all: f64 = self.tracks.values().map(of).sum();
+        let even = 1.0 / self.tracks.len().max(1) as f64;
+        for track in self.tracks.values_mut() {
+            track.share = if all > 0.0 { of(track) / all } else { even };
         }
     }
 

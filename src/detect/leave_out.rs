@@ -159,7 +159,7 @@ impl Question {
         let nats = if rest.failed > expected { proportion::deviance(rest.failed, expected, spread) } else { 0.0 };
         let calm = nats < track.settings.suspect.get() || rest.failed / rest.total.max(1.0) - self.usual < self.floor;
         let share = excess(its_calls) / total.max(1e-12);
-        let explains = if share >= MOST { calm || nats < scale.trip(&track.settings) } else { calm };
+        let explains = if share >= MOST { calm || nats < track.trip() } else { calm };
         (share >= PART_SHARE && explains).then_some(*worst)
     }
 }

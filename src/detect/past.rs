@@ -53,6 +53,11 @@ impl Past {
         (0..buckets).map(|b| latency.iter().map(|zone| zone[b]).sum()).collect()
     }
 
+    /// Requests that it rests on, served and called.
+    pub fn traffic(&self) -> f64 {
+        self.recent.served.iter().chain(&self.recent.called).sum()
+    }
+
     pub fn knows_durations(&self) -> bool {
         self.recent.latency.iter().flatten().any(|count| *count > 0.0)
     }

@@ -58,8 +58,17 @@ impl Watch {
     pub fn lasted(&self, scale: &Scale) -> Period {
         let (bad, of) = (self.bad_cycles(), self.reading.best_span as f64);
         let throughout = if f64::from(bad) >= THROUGHOUT * of { bad } else { 0 };
-        let cycles = self.presence.count_ones().max(throughout);
+        let cycles = self.noticed().max(throughout);
         Period::from_secs(i64::from(cycles) * scale.cycle.seconds())
+    }
+
+    /// Cycles of presence. What was there before a pause counts half: a fault that comes and goes adds up, and two blips
+    /// by chance don't.
+    fn noticed(&self) -> u32 {
+        let pause = (0..127).find(|bit| (self.presence >> bit) & 0b11 == 0 && self.presence >> bit != 0);
+        let all = self.presence.count_ones();
+        let current = pause.map_or(all, |bit| (self.presence & ((1 << bit) - 1)).count_ones());
+        current + (all - current) / 2
     }
 
     /// In how many cycles of the best window the effect was there.
@@ -127,11 +136,11 @@ impl Watches {
     }
 
     /// Takes in one window.
-    pub fn take(&mut self, span: usize, looks: &Looks, scale: &Scale, settings: &ServiceSettings) {
+    pub fn take(&mut self, span: usize, looks: &Looks, (scale, trip): (&Scale, f64), settings: &ServiceSettings) {
         let counts = scale.counts(span, settings);
         for (watches, looks) in self.0.iter_mut().zip(looks) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                watch.reading.take(span, look, (counts, scale), settings);
+                watch.reading.take(span, look, (counts, trip), settings);
             }
         }
     }
@@ -159,10 +168,10 @@ impl Watches {
     }
 
     /// Where the newest cycle alone is conclusive, its effect less one standard error may be the larger one.
-    pub fn refine_by_newest(&mut self, newest: &Looks, scale: &Scale, settings: &ServiceSettings) {
+    pub fn refine_by_newest(&mut self, newest: &Looks, trip: f64) {
         for ((signal, watches), looks) in Signal::ALL.into_iter().zip(&mut self.0).zip(newest) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                if watch.reading.tripping && look.nats() >= scale.trip(settings) {
+                if watch.reading.tripping && look.nats() >= trip {
                     let size = match signal {
                         Signal::Latency => look.effect * (1.0 - 1.0 / look.z.max(1.0)),
                         Signal::ServerErrors
@@ -196,7 +205,7 @@ impl Watches {
 }
 
 impl Reading {
-    fn take(&mut self, span: usize, look: &Look, (counts, scale): (bool, &Scale), settings: &ServiceSettings) {
+    fn take(&mut self, span: usize, look: &Look, (counts, trip): (bool, f64), settings: &ServiceSettings) {
         self.compared |= look.live;
         if span == 2 {
             self.latest = *look;
@@ -207,7 +216,7 @@ impl Reading {
             return;
         }
         self.suspicious = true;
-        let trips_first = nats >= scale.trip(settings) && !self.tripping;
+        let trips_first = nats >= trip && !self.tripping;
         if trips_first {
             self.tripping = true;
             self.span = span;

@@ -6,7 +6,7 @@
 use super::compare::{Look, Looks, SIGNALS};
 use super::corroborate::Rival;
 use super::persist::Watches;
-use super::settings::{Scale, WINDOWS, least_excess};
+use super::settings::{Scale, WINDOWS, least_excess, trip};
 use crate::domain::{ServiceSettings, Signal};
 
 /// How far healthy services of one zone move together.
@@ -93,7 +93,7 @@ impl Pool {
     pub fn watch(&self, watches: &mut Watches, settings: &ServiceSettings, scale: &Scale) {
         watches.begin();
         for (index, span) in WINDOWS.into_iter().enumerate() {
-            watches.take(span, &self.looks(index, settings), scale, settings);
+            watches.take(span, &self.looks(index, settings), (scale, trip(settings, 1.0)), settings);
         }
         watches.note_newest(&self.looks(WINDOWS.len(), settings));
         watches.settle(scale);

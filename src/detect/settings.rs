@@ -60,6 +60,17 @@ pub(super) fn least_excess(signal: Signal, settings: &ServiceSettings) -> f64 {
     }
 }
 
+/// The evidence that makes a fault of something that has a `share` of all that is looked at.
+///
+/// Every service in every signal is one more chance of a false alarm. The chances are shared out by traffic (weighted
+/// Bonferroni: Genovese, Roeder & Wasserman 2006), so that all of them together are as rare as one would be, and the
+/// services that matter most wait the least.
+pub(super) fn trip(settings: &ServiceSettings, share: f64) -> f64 {
+    settings.trip.get() + (Signal::ALL.len() as f64 / share.clamp(LEAST_SHARE, 1.0)).ln()
+}
+
+const LEAST_SHARE: f64 = 1e-4;
+
 /// Windows of evidence, in cycles: evidence is that of the best one.
 pub(super) const WINDOWS: [usize; 7] = [2, 3, 4, 6, 8, 12, 20];
 pub(super) const LONGEST_WINDOW: usize = 20;
@@ -85,7 +96,6 @@ pub(super) struct Scale {
     pub longest_freeze: u32,
     /// A day's worth.
     pub lasting_cycles: u32,
-    multiplicity_nats: f64,
 }
 
 impl Scale {
@@ -100,18 +110,7 @@ impl Scale {
             memory: (300.0 / cycle.as_secs_f64()).clamp(LONGEST_WINDOW as f64, 128.0) as u32,
             longest_freeze: half_life.round() as u32,
             lasting_cycles: lasting.round() as u32,
-            multiplicity_nats: 0.0,
         }
-    }
-
-    /// Sets how many services are looked at. Each is one more chance of a false alarm, in every signal.
-    pub fn look_at(&mut self, services: usize) {
-        self.multiplicity_nats = ((services.max(1) * Signal::ALL.len()) as f64).ln();
-    }
-
-    /// The evidence that makes a fault, where so many are looked at (Bonferroni 1936).
-    pub fn trip(&self, settings: &ServiceSettings) -> f64 {
-        settings.trip.get() + self.multiplicity_nats
     }
 
     /// Whether evidence over so many cycles counts for a service.

@@ -10,7 +10,7 @@ use super::noise::{BLOCK, Noise};
 use super::past::Past;
 use super::persist::Watches;
 use super::pool::Pool;
-use super::settings::{LAG, LONGEST_WINDOW, Scale, WARM_UP, WINDOWS};
+use super::settings::{self, LAG, LONGEST_WINDOW, Scale, WARM_UP, WINDOWS};
 use crate::domain::{Cell, Histogram, ServiceSettings, Zone};
 
 /// Cycles after which the latency table is made anew.
@@ -41,6 +41,8 @@ pub(super) struct Track {
     cycles: u64,
     /// Cycles without a request.
     pub idle: u32,
+    /// Of the traffic of all services.
+    pub share: f64,
 }
 
 impl Track {
@@ -58,6 +60,7 @@ impl Track {
             adopted: Vec::new(),
             cycles: 0,
             idle: 0,
+            share: 1.0,
         };
         for at in 0..zones {
             track.insert_zone(at);
@@ -133,6 +136,11 @@ impl Track {
         }
     }
 
+    /// The evidence that makes a fault of it.
+    pub fn trip(&self) -> f64 {
+        settings::trip(&self.settings, self.share)
+    }
+
     /// Cycles of which nothing is known. After as many as the longest window has, what was seen before is no evidence.
     pub fn pass_over(&mut self, missed: u32) {
         self.watches.pass_over(missed);
@@ -166,7 +174,7 @@ impl Track {
             summed = span;
             let looks = look(&sum, span);
             pool.add(index, &looks);
-            self.watches.take(span, &looks, scale, &self.settings);
+            self.watches.take(span, &looks, (scale, self.trip()), &self.settings);
             if span == WINDOWS[0] {
                 two_newest = looks;
             }
@@ -176,7 +184,7 @@ impl Track {
         let windows = [rivals(&newest), rivals(&two_newest)];
         self.watches.note_rivals(&windows, &self.settings);
         self.freeze(&two_newest, scale);
-        self.watches.refine_by_newest(&newest, scale, &self.settings);
+        self.watches.refine_by_newest(&newest, self.trip());
     }
 
     /// Learns from the cycle that has just become old enough, but from nothing around a suspicion.
