@@ -59,15 +59,15 @@ mod tests {
     fn what_judgement_rests_on_is_adopted_and_the_rest_waits_for_a_start() {
         let mut settings = Settings::default();
         let mut newer = Settings::default();
-        newer.service.trip = Nats::new(12.0);
+        newer.service.trip = Nats::new(20.0);
         newer.guard.cool_down = Period::from_mins(20);
         newer.detect.cycle = Period::from_secs(30);
         newer.prometheus.url = "http://elsewhere:9090".to_owned();
         let changes = settings.adopt(newer);
         assert_eq!(changes.adopted, ["guard.cool_down", "service.trip"]);
         assert_eq!(changes.at_next_start, ["detect.cycle", "prometheus.url"]);
-        assert_eq!(settings.service.trip, Nats::new(12.0));
-        assert_eq!(settings.detect.services.usual.trip, Nats::new(12.0), "each stage has it");
+        assert_eq!(settings.service.trip, Nats::new(20.0));
+        assert_eq!(settings.detect.services.usual.trip, Nats::new(20.0), "each stage has it");
         assert_eq!(settings.prometheus.url, Settings::default().prometheus.url);
     }
 }

@@ -23,9 +23,12 @@ struct Traffic {
     failing: f64,
     clients_failing: f64,
     slowdown: f64,
+    /// Share of the requests that reach the servers.
+    reaching: f64,
 }
 
-const HEALTHY: Traffic = Traffic { requests: 600.0, failing: 0.002, clients_failing: 0.002, slowdown: 1.0 };
+const HEALTHY: Traffic =
+    Traffic { requests: 600.0, failing: 0.002, clients_failing: 0.002, slowdown: 1.0, reaching: 1.0 };
 const SERVICES: [&str; 2] = ["cart", "search"];
 
 fn zones(count: usize) -> Vec<Zone> {
@@ -48,12 +51,9 @@ fn cell(traffic: Traffic, rng: &mut ChaCha8Rng) -> Cell {
             ((total - failed) * share).round()
         })
         .collect();
+    let reaching = Calls { total: (total * traffic.reaching).round(), failed: (failed * traffic.reaching).round() };
     let refused = (total * traffic.clients_failing * wobble(rng, 0.5)).round();
-    Cell {
-        served: Calls { total, failed },
-        called: Calls { total, failed: refused },
-        latency: Histogram { edges_ms, counts },
-    }
+    Cell { served: reaching, called: Calls { total, failed: refused }, latency: Histogram { edges_ms, counts } }
 }
 
 /// Lets a history see two services alike, and returns each zone's verdicts that lasted.
@@ -368,6 +368,15 @@ fn a_minor_service_is_not_worth_a_zone_because_few_others_are_called_through_the
 
 /// What a closer look at four pods on two nodes makes of a lasting fault of 15 % in one zone; `failing` is each pod's share.
 fn closer_look(failing: [f64; 4]) -> Verdict {
+    closer_look_at(|nth| PodCalls {
+        node: Some(format!("node-{}", nth / 2)),
+        calls: Calls { total: 1_200.0, failed: 1_200.0 * failing[nth] },
+        ..PodCalls::default()
+    })
+}
+
+/// The same, of pods that are as `pod` says.
+fn closer_look_at(pod: impl Fn(usize) -> PodCalls) -> Verdict {
     let settings = Settings::default();
     let cycle = CycleLength::at_least(Period::from_secs(15));
     let (mut history, mut rng) = (History::new(&settings, cycle), ChaCha8Rng::seed_from_u64(11));
@@ -393,13 +402,8 @@ fn closer_look(failing: [f64; 4]) -> Verdict {
     assert!(!assessment.unsettled.is_empty(), "a closer look is asked for");
     while !assessment.unsettled.is_empty() {
         for suspect in assessment.unsettled {
-            let pod = |(nth, failing): (usize, f64)| PodCalls {
-                pod: format!("cart-{nth}"),
-                node: Some(format!("node-{}", nth / 2)),
-                calls: Calls { total: 1_200.0, failed: 1_200.0 * failing },
-                ..PodCalls::default()
-            };
-            pods.insert(suspect, failing.into_iter().enumerate().map(pod).collect());
+            let pods_seen = (0..4).map(|nth| PodCalls { pod: format!("cart-{nth}"), ..pod(nth) }).collect();
+            pods.insert(suspect, pods_seen);
         }
         assessment = detect(&history, &pods, &settings, time);
     }
@@ -411,4 +415,79 @@ fn a_closer_look_tells_a_bad_pod_a_bad_node_and_a_bad_zone_apart() {
     assert_eq!(closer_look([0.15; 4]), Verdict::ZoneFault);
     assert_eq!(closer_look([0.002, 0.002, 0.002, 0.6]), Verdict::InstanceFault { pod: "cart-3".into() });
     assert_eq!(closer_look([0.002, 0.002, 0.3, 0.3]), Verdict::NodeFault { node: "node-1".into() });
+}
+
+/// Of three zones, seen by their clients and by their servers.
+fn judge_calls(traffic: impl Fn(usize) -> Traffic) -> (Vec<Zone>, BTreeMap<Zone, Vec<Verdict>>) {
+    let names = zones(3);
+    let verdicts = judge(&names, |zone, step| Some(if step >= FAULT_FROM { traffic(zone) } else { HEALTHY }), 12);
+    (names, verdicts)
+}
+
+#[test]
+fn a_zone_whose_servers_are_not_reached_is_named_though_all_clients_suffer_alike() {
+    let (names, verdicts) = judge_calls(|zone| {
+        let reaching = if zone == 2 { 0.1 } else { 1.0 };
+        Traffic { clients_failing: 0.3, reaching, ..HEALTHY }
+    });
+    // Without a closer look at its pods the zone is what it comes to.
+    assert_eq!(accused(&verdicts), [&names[2]], "{verdicts:?}");
+}
+
+#[test]
+fn a_zone_that_merely_gets_less_traffic_is_not_accused() {
+    let (_, verdicts) = judge_calls(|zone| Traffic { reaching: if zone == 2 { 0.1 } else { 1.0 }, ..HEALTHY });
+    assert!(accused(&verdicts).is_empty(), "{verdicts:?}");
+}
+
+#[test]
+fn a_broken_link_between_two_zones_is_neither_ones_fault() {
+    let (names, verdicts) = judge_calls(|zone| {
+        let cut = zone < 2;
+        Traffic { clients_failing: if cut { 0.3 } else { 0.002 }, reaching: if cut { 0.7 } else { 1.0 }, ..HEALTHY }
+    });
+    assert!(accused(&verdicts).is_empty(), "{verdicts:?}");
+    let partition = |zone: &Zone, other: &Zone| Gap::Partition { zone: zone.clone(), other: other.clone() };
+    let said = |verdict: &Verdict| verdict.gaps().contains(&partition(&names[0], &names[1]));
+    assert!(verdicts[&names[0]].iter().any(said), "it is said what it may be: {verdicts:?}");
+}
+
+/// A closer look at four pods of the zone that fails as a whole.
+fn ages(ages: [PodAge; 4], failing: [f64; 4]) -> Verdict {
+    closer_look_at(|nth| PodCalls {
+        age: ages[nth],
+        calls: Calls { total: 1_200.0, failed: 1_200.0 * failing[nth] },
+        ..PodCalls::default()
+    })
+}
+
+#[test]
+fn while_a_roll_out_replaces_pods_it_may_be_the_version_that_is_worse() {
+    use PodAge::{Gone, New, Settled, Unknown};
+    assert_eq!(ages([Gone, New, New, New], [0.15; 4]), Verdict::RolloutInProgress { new_pods: 3, pods: 3 });
+    let in_new_ones = ages([Settled, Settled, New, New], [0.002, 0.002, 0.3, 0.3]);
+    assert_eq!(in_new_ones, Verdict::RolloutInProgress { new_pods: 2, pods: 4 });
+    assert_eq!(ages([Settled, Settled, New, New], [0.15; 4]), Verdict::ZoneFault, "scaled out while it fails");
+    assert_eq!(ages([Unknown; 4], [0.15; 4]), Verdict::ZoneFault, "nothing is known to be new");
+}
+
+#[test]
+fn a_fault_that_creeps_in_is_not_learned_as_normal() {
+    let names = zones(3);
+    let creeping = |step: usize| (step as f64 - 200.0).max(0.0) / 1000.0 * 0.05;
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    let settings = Settings::default();
+    let mut history = History::new(&settings, CycleLength::at_least(Period::from_secs(15)));
+    // Five points in four hours: each hour's growth alone is hardly noticed.
+    let found = (0..1200).any(|step| {
+        let time = Timestamp::from_second(1_800_000_000 + 15 * step as i64).unwrap();
+        let traffic = |zone| if zone == 1 { Traffic { failing: 0.002 + creeping(step), ..HEALTHY } } else { HEALTHY };
+        let cells = names.iter().enumerate().map(|(i, zone)| (zone.clone(), cell(traffic(i), &mut rng))).collect();
+        let cells = [(ServiceId::new("shop", "cart"), cells)].into();
+        let snapshot = Snapshot { time, cells, coverage: BTreeMap::new(), gaps: Vec::new(), cluster: None };
+        history.push(&snapshot, &settings);
+        let assessment = detect(&history, &Pods::new(), &settings, time);
+        assessment.zones[&names[1]].persistent
+    });
+    assert!(found, "the zone is noticed while its errors grow");
 }
