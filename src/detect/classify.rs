@@ -178,7 +178,7 @@ impl<'a> Judge<'a> {
         let mut keys = self.tripping();
         keys.sort_by(|a, b| b.has_lasted().cmp(&a.has_lasted()).then(b.severity.total_cmp(&a.severity)));
         let Some(first) = keys.first() else {
-            return Finding::healthy();
+            return self.partition().map_or_else(Finding::healthy, |gap| Finding::inconclusive(vec![gap]));
         };
         let lasting = first.has_lasted();
         let mut verdict = None;
@@ -267,6 +267,20 @@ impl<'a> Judge<'a> {
         let other = self.history.zones[corroborate::other_end(self.history, track, self.at)?].clone();
         let gaps = vec![Gap::Partition { zone: self.zone.clone(), other }];
         Some(Verdict::Inconclusive { gaps })
+    }
+
+    /// The same where the two zones are so much alike that neither stands out from its peers.
+    fn partition(&self) -> Option<Gap> {
+        let cut_off = |track: &&Track| {
+            let look = track.watches.get(Signal::ClientErrors, self.at).reading.latest;
+            look.live
+                && look.own_nats >= track.trip()
+                && look.own >= settings::least_excess(Signal::ClientErrors, &track.settings)
+                && !corroborate::servers_say_why(self.history, track)
+        };
+        let mut tracks = self.history.tracks.values().filter(cut_off);
+        let other = tracks.find_map(|track| corroborate::other_end(self.history, track, self.at))?;
+        Some(Gap::Partition { zone: self.zone.clone(), other: self.history.zones[other].clone() })
     }
 
     /// The services that a key is about, each with how its pods are to be seen.

@@ -60,6 +60,15 @@ pub(super) fn other_end(history: &History, service: &Track, zone: usize) -> Opti
     }
 }
 
+/// Whether in any zone the service's servers fail more than they used to, or are not reached.
+pub(super) fn servers_say_why(history: &History, service: &Track) -> bool {
+    (0..history.zones.len()).any(|at| {
+        let servers = service.watches.get(Signal::ServerErrors, at).reading.latest;
+        servers.own_nats >= service.settings.suspect.get()
+            || service.watches.get(Signal::LostCalls, at).reading.suspicious
+    })
+}
+
 /// Why a zone's clients alone are no reason to isolate it, if so.
 ///
 /// Bad servers make clients suffer in every zone: only what no server reports counts, and only at several

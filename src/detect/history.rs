@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::corroborate::POD_CYCLES;
-use super::persist::Watches;
+use super::persist::{Watches, severity};
 use super::pool::Pool;
-use super::settings::{Scale, Settings};
+use super::settings::{Scale, Settings, least_excess};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
-use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Zone};
+use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Vantage, Zone};
 
 /// One cycle, or a sum of cycles, of one service: by zone, and for the latency by zone and bucket.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +67,8 @@ impl Frame {
     }
 }
 
+/// Evidence that hints at something.
+const HINT_NATS: f64 = 2.0;
 /// Cycles for which a zone that was lost can't be judged yet: proxies are not all scraped at once.
 const SETTLING: u32 = 2;
 
@@ -144,6 +146,41 @@ impl History {
             zones.collect::<Vec<_>>()
         };
         self.tracks.iter().flat_map(of).collect()
+    }
+
+    /// The service that has left its own past the most in a zone, beyond doubt, and how severe that is in terms of failed
+    /// requests: what is worse everywhere shows in this, and in no comparison of zones. Not of those that were bad before.
+    pub fn left_its_past(
+        &self,
+        zone: &Zone,
+        before: &BTreeSet<ServiceId>,
+        settings: &Settings,
+    ) -> Option<(&ServiceId, f64)> {
+        let at = self.zones.binary_search(zone).ok()?;
+        let tracks = self.tracks.iter().filter(|(service, _)| !before.contains(service));
+        let looks = tracks.flat_map(|(service, track)| {
+            Signal::ALL.map(|signal| (service, track, signal, track.watches.get(signal, at).reading.latest))
+        });
+        let beyond_doubt = looks.filter(|(_, track, signal, look)| {
+            // Clients elsewhere may still suffer from the first zone.
+            signal.vantage() == Vantage::Server
+                && look.live
+                && look.own_nats >= track.trip()
+                && look.own >= least_excess(*signal, &track.settings)
+        });
+        let severe = beyond_doubt.map(|(service, _, signal, look)| (service, severity(signal, look.own, settings)));
+        severe.max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Services that look worse than they used to in other zones than this one, be it by what they call in it.
+    pub fn worse_elsewhere(&self, zone: &Zone) -> BTreeSet<ServiceId> {
+        let worse = |track: &Track| {
+            let others = (0..self.zones.len()).filter(|at| self.zones[*at] != *zone);
+            others
+                .flat_map(|at| Signal::ALL.map(|signal| track.watches.get(signal, at).reading.latest.own_nats))
+                .any(|nats| nats >= HINT_NATS)
+        };
+        self.tracks.iter().filter(|(_, track)| worse(track)).map(|(service, _)| service.clone()).collect()
     }
 
     /// What half the evidence would suspect: what other settings might want to look at.

@@ -13,7 +13,7 @@ use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
     Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
-    Origin, Record, Request, Share, Sight, Snapshot, Verdict, Zone,
+    Origin, Record, Request, ServiceId, Share, Sight, Snapshot, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -26,6 +26,8 @@ const GAP_CYCLES: u32 = 3;
 const HEALED_CYCLES: u32 = 20;
 /// A second zone that gets worse within this time of an isolation was part of the same trouble.
 const RECLASSIFIED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
+/// With this share of the first one's severity it is as bad.
+const AS_BAD: f64 = 0.5;
 /// Rounds of a closer look in one cycle: each settles at least one suspect.
 const MOST_CLOSER_LOOKS: usize = 8;
 
@@ -62,6 +64,10 @@ struct Standing {
     /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
     ineffective: bool,
+    /// Of the fault that it was last isolated for.
+    severity: f64,
+    /// Services that were worse in other zones, too, at that time, as they call it.
+    worse_elsewhere: BTreeSet<ServiceId>,
     /// Cycles in a row in which it was healthy, in rotation.
     healthy_cycles: u32,
 }
@@ -275,6 +281,8 @@ impl Pipeline {
         record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
         let standing = self.standings.entry(zone.clone()).or_default();
         standing.held_by = None;
+        standing.worse_elsewhere = self.history.worse_elsewhere(&zone);
+        standing.severity = finding.evidence.iter().map(|e| e.severity).fold(0.0, f64::max);
         // What could not be stored in the last cycle is on record.
         if !std::mem::replace(&mut standing.asked, true) {
             self.record(record, Some(&zone)).await?;
@@ -310,18 +318,22 @@ impl Pipeline {
                 && began.is_some_and(|at| now.duration_since(at) <= RECLASSIFIED_WITHIN)
         };
         let Some(isolation) = isolations.iter().find(recent).filter(|_| self.leads) else { return Ok(()) };
-        let worse = |(zone, finding): &(&Zone, &Finding)| {
-            *zone != isolation.zone()
-                && finding.persistent
-                && matches!(finding.verdict, Verdict::ZoneFault | Verdict::RegionalFault)
-        };
-        let Some((second, finding)) = sight.assessment.zones.iter().find(worse) else { return Ok(()) };
         let zone = isolation.zone();
+        // More load alone makes the others a little slower: only what is about as bad is the same fault.
+        let severity = self.standings.get(zone).map_or(f64::INFINITY, |standing| standing.severity);
+        let before = self.standings.get(zone).map(|standing| standing.worse_elsewhere.clone()).unwrap_or_default();
+        let settings = &self.settings.detect;
+        let others = self.history.zones().iter().filter(|other| *other != zone);
+        let as_bad = others.filter_map(|other| {
+            let (service, worse) = self.history.left_its_past(other, &before, settings)?;
+            (worse >= AS_BAD * severity).then_some((other, service))
+        });
+        let Some((second, service)) = as_bad.into_iter().next() else { return Ok(()) };
         let message = format!(
-            "{second} got worse soon after {zone} was isolated, so the fault is regional, and {zone} is given back: {}",
-            notes::strongest(finding)
+            "{service} has become as bad in {second} soon after {zone} was isolated: the fault is regional, and {zone} is given \
+             back"
         );
-        let record = Record::new(sight.snapshot.time, Event::Reclassified, message).evidence(&finding.evidence);
+        let record = Record::new(sight.snapshot.time, Event::Reclassified, message);
         self.record(record, Some(zone)).await?;
         Ok(self.store.expire(zone, now).await?)
     }

@@ -111,7 +111,11 @@ impl Observer for WorldObserver {
 
     async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         let world = lock(&self.world);
-        let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone);
+        let concerned = |pod: &&Pod| match suspect.view {
+            PodView::Servers | PodView::Durations => pod.service == suspect.service.name,
+            PodView::Clients => true,
+        };
+        let pods = world.pods.iter().filter(|pod| pod.zone == suspect.zone).filter(concerned);
         let calls = |pod: &Pod| {
             let key = (pod.name.clone(), suspect.service.clone());
             let age = pod.age(at);

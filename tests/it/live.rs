@@ -27,7 +27,8 @@ expect: {isolate: zone-b, users_succeed: 99%}
 /// The default configuration in fast motion.
 const CONFIG: &str = "
 prometheus: {history: 5m}
-detect: {cycle: 2s, shortest: 6s, longest: 12s}
+detect: {cycle: 2s}
+service: {shortest: 6s, longest: 12s}
 ";
 
 #[test]

@@ -84,3 +84,32 @@ fn people_are_told_in_plain_words() {
         assert!(story.contains(words), "{words}: {story}");
     }
 }
+
+/// A fault reaches one zone a minute and a half before the others.
+const LATE: &str = "\
+title: A regional fault reaches one zone a minute and a half before the others; the capacity goes back as soon as that shows
+zones: [cn-hangzhou-g, cn-hangzhou-h, cn-hangzhou-k]
+services:
+  - {name: mocka, errors: 0.05%, median_ms: 4}
+  - {name: mockb, errors: 0.05%, median_ms: 5}
+requests_per_second: 90
+duration: 16m
+faults:
+  - {at: 2m, until: 9m, zones: [cn-hangzhou-h], services: [mockb], errors: 30%}
+  - {at: 3m 30s, until: 9m, zones: [cn-hangzhou-g, cn-hangzhou-k], services: [mockb], errors: 30%}
+expect: {users_succeed: 0%}
+";
+
+#[test]
+fn a_fault_that_turns_out_to_be_regional_gives_the_capacity_back_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("regional-late.yaml");
+    std::fs::write(&path, LATE).unwrap();
+    let output = run(&["demo", "--scenario", path.to_str().unwrap(), "--speed", "max", "--output", "json"]);
+    let lines = json_lines(&stdout(&output));
+    let at = |event: &str| lines.iter().find(|l| text(l, "event") == event).map(|l| text(l, "time").to_owned());
+    assert_eq!(at("isolate").unwrap(), "2026-01-01T00:02:30Z");
+    let given_back = at("restored").unwrap_or_else(|| panic!("{}", stdout(&output)));
+    assert_eq!(at("reclassified").as_ref(), Some(&given_back), "in the same cycle");
+    assert!(given_back.as_str() <= "2026-01-01T00:04:15Z", "within three cycles of the others' fault: {given_back}");
+}
