@@ -13,7 +13,7 @@ use zoneward::sim::{Scenario, World};
 
 use crate::support::{
     Process, decisions, free_address, json_lines, part, prometheus, prometheus_looking_back, root, run, stderr, stdout,
-    text,
+    text, whatever_the_source,
 };
 
 const STORY_START: &str = "2026-01-01T01:00:00Z";
@@ -230,6 +230,36 @@ fn a_report_shows_the_decision_its_evidence_and_every_zone() {
     let arguments = ["backtest", "--config", "config/default.yaml", "--prometheus", url, "--start", STORY_START];
     let output = run(&[&arguments[..], &["--end", &to, "--report", unseen.to_str().unwrap()]].concat());
     assert_eq!((output.status.code(), unseen.exists()), (Some(1), false), "{}", stderr(&output));
+}
+
+#[test]
+fn a_recording_gives_the_records_that_prometheus_gives_it_was_made_from() {
+    for file in ["gray-zone.yaml", "one-bad-pod.yaml"] {
+        let yaml = story(file).replace("duration: 22m", "duration: 9m");
+        let (samples, scenario) = samples(&yaml, Spoil::Nothing);
+        let folder = tempfile::tempdir().unwrap();
+        let server = backfilled_prometheus(3, folder.path(), &samples);
+        let recording = folder.path().join("stretch.gz");
+        let recording = recording.to_str().unwrap();
+        let from = (start() - scenario.history.signed()).to_string();
+        let to = (start() + scenario.duration.signed()).to_string();
+        let url = server.url();
+        let stretch =
+            ["record", "--config", "config/default.yaml", "--prometheus", &url, "--start", &from, "--end", &to];
+        let recorded = run(&[&stretch[..], &["--output", recording]].concat());
+        assert!(recorded.status.success(), "{}", stderr(&recorded));
+        let (records, _) = backtest(&server, &scenario);
+        assert!(
+            records.iter().any(|r| ["isolate", "blocked"].contains(&text(r, "event"))),
+            "{file}: pods were looked at"
+        );
+        drop(server);
+        let replay = ["backtest", "--config", "config/default.yaml", "--recording", recording, "--output", "json"];
+        let replayed = run(&replay);
+        assert!(replayed.status.success(), "{}", stderr(&replayed));
+        let replayed = json_lines(&stdout(&replayed));
+        assert_eq!(whatever_the_source(replayed), whatever_the_source(records), "{file}");
+    }
 }
 
 #[test]
