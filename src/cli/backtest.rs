@@ -26,10 +26,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "prometheus")]
     recording: Option<PathBuf>,
     /// First moment, RFC 3339. Nothing before it is known. [a recording: its first]
-    #[arg(long, value_name = "TIME", value_parser = super::moment)]
+    #[arg(long, value_name = "TIME", value_parser = super::moment, required_unless_present = "recording")]
     start: Option<Timestamp>,
     /// Last moment, RFC 3339 [a recording: its last]
-    #[arg(long, value_name = "TIME", value_parser = super::moment)]
+    #[arg(long, value_name = "TIME", value_parser = super::moment, required_unless_present = "recording")]
     end: Option<Timestamp>,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,

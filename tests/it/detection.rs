@@ -7,8 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zoneward::detect::{History, Pods, Settings, detect};
 use zoneward::domain::{
-    Calls, Cell, CycleLength, Gap, Histogram, Period, PodAge, PodCalls, Ratio, ServiceId, ServiceOverride, Services,
-    Snapshot, Verdict, Zone,
+    Calls, Cell, CycleLength, Gap, Histogram, Period, PodCalls, Ratio, ServiceId, ServiceOverride, Services, Snapshot,
+    Verdict, Zone,
 };
 
 const CYCLES: usize = 100;

@@ -29,7 +29,8 @@ expect: {isolate: zone-b, users_succeed: 99%}
 /// The default configuration in fast motion.
 const CONFIG: &str = "
 prometheus: {history: 5m}
-detect: {cycle: 2s, shortest: 6s, longest: 12s}
+detect: {cycle: 2s}
+service: {shortest: 6s, longest: 12s, shortest_window: 4s, longest_window: 40s}
 ";
 
 /// The mesh of the story, from its beginning.

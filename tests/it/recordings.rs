@@ -164,8 +164,13 @@ fn a_backtest_is_of_a_recording_or_of_a_stretch_in_prometheus() {
         "{}",
         stderr(&both)
     );
-    for half in [&[][..], &["--start", "2025-01-06"], &["--end", "2025-01-07"]] {
-        let usual = ["backtest", "--config", "config/default.yaml", "--prometheus", "http://127.0.0.1:9"];
-        refused(&run(&[&usual[..], half].concat()), "--start and --end are needed");
+    let (start, end) = (["--start", "2025-01-06"], ["--end", "2025-01-07"]);
+    for (given, missing) in
+        [(&[][..], "--start <TIME>\n  --end <TIME>"), (&start, "--end <TIME>"), (&end, "--start <TIME>")]
+    {
+        let asked = run(&[&["backtest", "--prometheus", "http://127.0.0.1:9"], given].concat());
+        assert_eq!(asked.status.code(), Some(2));
+        let said = stderr(&asked);
+        assert!(said.contains(&format!("required arguments were not provided:\n  {missing}\n")), "{said}");
     }
 }
