@@ -210,7 +210,8 @@ impl<'a> Stage<'a> {
         let zones: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{zone}: [{ip}]")).collect();
         let text = format!(
             "mode: {mode}\nprometheus: {{url: '{url}', history: 5m, zone_from: {zone_from}}}\n\
-             detect: {{cycle: 2s, shortest: 6s, longest: 12s}}\nkubernetes: {{namespace: zoneward}}\n\
+             detect: {{cycle: 2s}}\nservice: {{shortest: 6s, longest: 12s, shortest_window: 4s, longest_window: 40s}}\n\
+             kubernetes: {{namespace: zoneward}}\n\
              steps:\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    key_name: {KEY_NAME}\n    \
              key_file: {key}\n    records:\n    - {{name: {NAME}, addresses: {{{zones}}}}}\n",
             mode = setting.mode,
