@@ -66,10 +66,11 @@ impl Past {
         let observer = RecordedObserver::open(file).context("reading the recording")?;
         let head = observer.head();
         let (first, last) = (first.unwrap_or(head.first), last.unwrap_or(head.last));
-        ordered(first, last)?;
         if first > head.last || last < head.first {
             bail!("{} is about {} to {}, and nothing else", file.display(), head.first, head.last);
         }
+        let (first, last) = (first.max(head.first), last.min(head.last));
+        ordered(first, last)?;
         let cycle = head.cycle();
         let next = cycle.at_or_after(first);
         Ok(Self { observer: Source::Recording(Box::new(observer)), cycle, next, last })

@@ -4,20 +4,31 @@ use std::path::PathBuf;
 
 use super::ConfigArguments;
 use crate::domain::{Event, Record};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 
 /// Looks whether the file has changed. Its text is compared, as a `ConfigMap`'s files are replaced, not written.
 pub(super) struct Reload {
     arguments: ConfigArguments,
+    /// What the command line says goes over every edition.
+    audit_directory: Option<PathBuf>,
     file: Option<PathBuf>,
     text: Option<Vec<u8>>,
 }
 
 impl Reload {
-    pub(super) fn new(arguments: ConfigArguments) -> Self {
+    pub(super) fn new(arguments: ConfigArguments, audit_directory: Option<PathBuf>) -> Self {
         let file = arguments.file();
         let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
-        Self { arguments, file, text }
+        Self { arguments, audit_directory, file, text }
+    }
+
+    /// The edition that is there now.
+    pub(super) fn load(&self) -> Result<Settings, SettingsError> {
+        let mut settings = self.arguments.load(None)?;
+        if let Some(directory) = &self.audit_directory {
+            settings.audit.directory.clone_from(directory);
+        }
+        Ok(settings)
     }
 
     /// Takes a new edition over, if there is one; what came of it is for the record.
@@ -29,7 +40,7 @@ impl Reload {
             return None;
         }
         self.text = Some(text);
-        let newer = match self.arguments.load(None) {
+        let newer = match self.load() {
             Ok(newer) => newer,
             Err(error) => {
                 let why = format!("{:#}", anyhow::Error::from(error));

@@ -61,11 +61,8 @@ impl Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let mut settings = arguments.config.load(None)?;
-    let reload = Reload::new(arguments.config);
-    if let Some(directory) = arguments.audit_directory {
-        settings.audit.directory = directory;
-    }
+    let reload = Reload::new(arguments.config, arguments.audit_directory);
+    let settings = reload.load()?;
     let cycle = CycleLength::at_least(settings.detect.cycle);
     let observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
     let listener = TcpListener::bind(&settings.serve.listen)

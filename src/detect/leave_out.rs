@@ -64,7 +64,8 @@ pub(super) fn rolled_out(
 ) -> Option<(u32, u32)> {
     let of_age = |age: PodAge| pods.iter().filter(|pod| pod.age == age).count();
     let (new, settled, gone) = (of_age(PodAge::New), of_age(PodAge::Settled), of_age(PodAge::Gone));
-    if new + gone == 0 {
+    // All of them may be gone for a moment, before the new ones report.
+    if new == 0 && (gone == 0 || gone < pods.len()) {
         return None;
     }
     // Where all are there that were, pods were added, not replaced.

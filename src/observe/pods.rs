@@ -24,8 +24,8 @@ struct Ages {
 
 impl Ages {
     fn of(&self, proxy: &(Vec<String>, Zone)) -> PodAge {
-        if self.then.is_empty() {
-            // Nothing is known of then, so nothing is known to be new.
+        if self.then.is_empty() || self.now.is_empty() {
+            // Nothing is known of then, or of now, so nothing is known to be new or gone.
             PodAge::Unknown
         } else if !self.now.contains(proxy) {
             PodAge::Gone

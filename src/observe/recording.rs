@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -28,8 +28,8 @@ const LONGEST_LINE: u64 = 64 << 20;
 
 #[derive(Debug, Error)]
 pub enum RecordingError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {error}")]
+    File { path: PathBuf, error: std::io::Error },
     #[error("{path}, line {line}: {problem}")]
     Damaged { path: PathBuf, line: u64, problem: String },
 }
@@ -98,7 +98,7 @@ impl Recorder {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
         let unfinished = PathBuf::from(unfinished);
-        let file = File::create(&unfinished).map_err(|source| of_file(path, source))?;
+        let file = File::create(&unfinished).map_err(|error| of_file(path, error))?;
         let out = GzEncoder::new(BufWriter::new(file), Compression::default());
         let mut recorder = Self { path: path.to_owned(), unfinished, out, edges: Vec::new() };
         recorder.write(&head)?;
@@ -132,7 +132,7 @@ impl Recorder {
     pub fn finish(self) -> Result<(), RecordingError> {
         let Self { path, unfinished, out, .. } = self;
         let written = out.finish().and_then(|mut file| file.flush());
-        written.and_then(|()| std::fs::rename(unfinished, &path)).map_err(|source| of_file(&path, source))
+        written.and_then(|()| std::fs::rename(unfinished, &path)).map_err(|error| of_file(&path, error))
     }
 
     fn durations(&mut self, histogram: &Histogram) -> Result<Durations, RecordingError> {
@@ -151,12 +151,16 @@ impl Recorder {
 
     fn write(&mut self, line: &impl Serialize) -> Result<(), RecordingError> {
         let written = serde_json::to_writer(&mut self.out, line).map_err(std::io::Error::from);
-        written.and_then(|()| self.out.write_all(b"\n")).map_err(|source| of_file(&self.path, source))
+        written.and_then(|()| self.out.write_all(b"\n")).map_err(|error| of_file(&self.path, error))
     }
 }
 
-fn of_file(path: &Path, source: std::io::Error) -> RecordingError {
-    RecordingError::File { path: path.to_owned(), source }
+fn of_file(path: &Path, error: std::io::Error) -> RecordingError {
+    RecordingError::File { path: path.to_owned(), error }
+}
+
+fn no_recording() -> String {
+    format!("it is no recording of format {FORMAT}")
 }
 
 /// Over how many cycles, and what was seen.
@@ -177,7 +181,7 @@ pub struct RecordedObserver {
 
 impl RecordedObserver {
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
-        let file = File::open(path).map_err(|source| of_file(path, source))?;
+        let file = File::open(path).map_err(|error| of_file(path, error))?;
         let head = Head { zoneward_recording: 0, cycle_s: 1, first: Timestamp::MIN, last: Timestamp::MAX };
         let mut observer = Self {
             path: path.to_owned(),
@@ -191,7 +195,7 @@ impl RecordedObserver {
         let head: Option<Head> = observer.next()?;
         observer.head = head.ok_or_else(|| observer.damaged("it is empty"))?;
         if observer.head.zoneward_recording != FORMAT || observer.head.cycle_s < 1 {
-            return Err(observer.damaged(&format!("it is no recording of format {FORMAT}")));
+            return Err(observer.damaged(&no_recording()));
         }
         Ok(observer)
     }
@@ -208,9 +212,13 @@ impl RecordedObserver {
             Ok(0) => return Ok(None),
             Ok(_) if line.last() == Some(&b'\n') => {}
             Ok(_) => return Err(self.damaged("it is cut off, or a line is too long")),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.damaged("it is cut off")),
+            Err(error) if self.line == 1 => return Err(self.damaged(&format!("{}: {error}", no_recording()))),
             Err(error) => return Err(self.damaged(&error.to_string())),
         }
-        serde_json::from_slice(&line).map(Some).map_err(|error| self.damaged(&error.to_string()))
+        serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|error| self.damaged(&if self.line == 1 { no_recording() } else { error.to_string() }))
     }
 
     fn damaged(&self, problem: &str) -> RecordingError {

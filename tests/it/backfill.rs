@@ -13,7 +13,7 @@ use zoneward::sim::{Scenario, World};
 
 use crate::support::{
     Process, decisions, free_address, json_lines, part, prometheus, prometheus_looking_back, root, run, stderr, stdout,
-    text,
+    text, whatever_the_source,
 };
 
 const STORY_START: &str = "2026-01-01T01:00:00Z";
@@ -230,6 +230,37 @@ fn a_report_shows_the_decision_its_evidence_and_every_zone() {
     let arguments = ["backtest", "--config", "config/default.yaml", "--prometheus", url, "--start", STORY_START];
     let output = run(&[&arguments[..], &["--end", &to, "--report", unseen.to_str().unwrap()]].concat());
     assert_eq!((output.status.code(), unseen.exists()), (Some(1), false), "{}", stderr(&output));
+}
+
+#[test]
+fn a_recording_gives_the_records_that_the_prometheus_gives_it_was_made_from() {
+    // Less evidence will do, and sooner, than when it was recorded: pods are looked at in other cycles.
+    let sensitive = "service: {trip: 8 nats, suspect: 5 nats, shortest: 15s, longest: 30s}";
+    let gray_zone = story("gray-zone.yaml").replace("duration: 22m", "duration: 9m");
+    // So mild that it is just noticed.
+    let mild_pod = story("one-bad-pod.yaml").replace("errors: 50%", "errors: 4%").replace("second: 120", "second: 20");
+    for (name, yaml) in [("zone", gray_zone), ("pod", mild_pod), ("roll-out", story("rollout.yaml"))] {
+        let (samples, scenario) = samples(&yaml, Spoil::Nothing);
+        let folder = tempfile::tempdir().unwrap();
+        let server = backfilled_prometheus(3, folder.path(), &samples);
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("sensitive.yaml"), sensitive).unwrap();
+        let from = (start() - scenario.history.signed()).to_string();
+        let to = (start() + scenario.duration.signed()).to_string();
+        let (recording, url) = (path("stretch.gz"), server.url());
+        let stretch = ["--prometheus", &url, "--start", &from, "--end", &to];
+        let said = |command: &str, config: &str, more: &[&str]| {
+            let output = run(&[&[command, "--config", config][..], more].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+            stdout(&output)
+        };
+        said("record", "config/default.yaml", &[&stretch[..], &["--output", &recording]].concat());
+        for config in ["config/default.yaml", &path("sensitive.yaml")] {
+            let records = json_lines(&said("backtest", config, &[&stretch[..], &["--output", "json"]].concat()));
+            let replayed = json_lines(&said("backtest", config, &["--recording", &recording, "--output", "json"]));
+            assert_eq!(whatever_the_source(replayed), whatever_the_source(records), "{name} with {config}");
+        }
+    }
 }
 
 #[test]

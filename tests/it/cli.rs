@@ -42,6 +42,45 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
 }
 
 #[test]
+fn what_is_illegal_for_one_service_is_named_by_its_path_as_it_is_for_all() {
+    let cases = [
+        ("suspect: 12 nats", "suspect: 12 nats is above trip (11 nats)"),
+        ("trip: 5 nats", "suspect: 6 nats is above trip (5 nats)"),
+        ("clear: 30s", "clear: 30s is outside 1m to 1h"),
+        ("clear: 61m", "clear: 1h 1m is outside 1m to 1h"),
+        ("shortest: 2m", "shortest: 2m is above longest (1m 15s)"),
+        ("longest: 20s", "shortest: 30s is above longest (20s)"),
+        ("longest: 6m", "longest: 6m is above 5m"),
+        ("longest_window: 15s", "shortest_window: 30s is above longest_window (15s)"),
+        ("shortest_window: 6m, longest_window: 7m", "shortest_window: 6m is above 5m"),
+        ("min_requests: many", "min_requests: invalid type"),
+        ("failures: {response_codes: [5yy]}", "failures.response_codes[0]: "),
+    ];
+    for (wrong, problem) in cases {
+        let (code, said) = check(&format!("service: {{{wrong}}}"));
+        assert!(code == 3 && said.contains(&format!("service.{problem}")), "{wrong}: {said}");
+        assert!(said.contains("has 1 problem:"), "{wrong}: {said}");
+        let (code, said) = check(&format!("services: [{{match: a/b, ignore: true}}, {{match: a/c, {wrong}}}]"));
+        assert!(code == 3 && said.contains(&format!("services[1].{problem}")), "{wrong}: {said}");
+        assert!(said.contains("has 1 problem:"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn an_override_may_change_every_setting_of_a_service() {
+    let usual = serde_json::to_value(zoneward::domain::ServiceSettings::default()).unwrap();
+    let mut change = usual.as_object().unwrap().clone();
+    assert!(change.len() >= 17, "{change:?}");
+    change.insert("match".to_owned(), "payments/*".into());
+    let (code, said) = check(&serde_json::json!({ "services": [change] }).to_string());
+    assert_eq!(code, 0, "{said}");
+
+    // What is legal only together is judged together with the usual settings.
+    let (code, said) = check("service: {longest: 4m}\nservices: [{match: a/b, shortest: 3m}]");
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn wrong_units_are_refused_with_an_example() {
     for (yaml, hint) in [
         ("detect: {cycle: 15 parsecs}", "such as 15s, 2m or 1h"),

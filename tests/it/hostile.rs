@@ -27,8 +27,10 @@ fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr
 fn reply(status: &'static str, kind: &'static str, body: &'static str) -> impl Fn(&mut TcpStream) + Send + Sync {
     move |stream| {
         let length = body.len();
-        let _gone =
-            write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let _gone = write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
     }
 }
 

@@ -1,11 +1,13 @@
 //! A real Prometheus scrapes the exported mesh while `zoneward run` watches; then the stretch is judged again.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::support::{
-    Process, decisions, eventually, free_address, json_lines, prometheus, run, stderr, stdout, text, zoneward,
+    Process, decisions, eventually, free_address, json_lines, prometheus, run, stderr, stdout, text,
+    whatever_the_source, zoneward,
 };
 
 /// Forty seconds of health, then a fault in one zone.
@@ -31,22 +33,33 @@ detect: {cycle: 2s}
 service: {shortest: 6s, longest: 12s}
 ";
 
-#[test]
-fn a_fault_is_decided_on_live_and_its_backtest_agrees() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("story.yaml"), STORY).unwrap();
-    std::fs::write(path("config.yaml"), CONFIG).unwrap();
-
-    let mesh_address = free_address();
+/// The mesh of the story, from its beginning.
+pub fn mesh(folder: &Path) -> Process {
+    let story = folder.join("story.yaml");
+    std::fs::write(&story, STORY).unwrap();
+    let address = free_address();
     let mut mesh = zoneward();
-    mesh.args(["demo", "--export", &mesh_address.to_string(), "--scenario", path("story.yaml").to_str().unwrap()]);
-    let mesh = Process::start(&mut mesh, mesh_address, "/targets");
+    mesh.args(["demo", "--export", &address.to_string(), "--scenario", story.to_str().unwrap()]);
+    Process::start(&mut mesh, address, "/targets")
+}
+
+/// A Prometheus that scrapes it every second.
+pub fn scraped(mesh: &Process, folder: &Path) -> Process {
     let scrape = format!(
         "scrape_configs:\n- job_name: mesh\n  http_sd_configs: [{{url: '{}/targets', refresh_interval: 5s}}]",
         mesh.url()
     );
-    let prometheus = prometheus(3, folder.path(), &scrape);
+    prometheus(3, folder, &scrape)
+}
+
+#[test]
+fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("config.yaml"), CONFIG).unwrap();
+
+    let mesh = mesh(folder.path());
+    let prometheus = scraped(&mesh, folder.path());
 
     let address = free_address();
     let mut daemon = zoneward();
@@ -78,19 +91,17 @@ fn a_fault_is_decided_on_live_and_its_backtest_agrees() {
     let time = |r: &serde_json::Value| text(r, "time").parse::<Timestamp>().unwrap();
     let first = (time(&records[0]) - Duration::from_secs(300)).to_string();
     let last = records.iter().rev().find(|r| text(r, "event") != "stopped").map(time).unwrap().to_string();
-    let again = run(&[
-        "backtest",
-        "--config",
-        path("config.yaml").to_str().unwrap(),
-        "--prometheus",
-        &prometheus.url(),
-        "--start",
-        &first,
-        "--end",
-        &last,
-        "--output",
-        "json",
-    ]);
-    assert!(again.status.success(), "{}", stderr(&again));
-    assert_eq!(decisions(&json_lines(&stdout(&again))), decisions(&records), "live, and judged again");
+    let (config, recording, url) = (path("config.yaml"), path("stretch.gz"), prometheus.url());
+    let (config, recording) = (["--config", config.to_str().unwrap()], recording.to_str().unwrap());
+    let stretch = ["--prometheus", &url, "--start", &first, "--end", &last];
+    let said = |command: &str, more: &[&str]| {
+        let output = run(&[&[command][..], &config, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let again = json_lines(&said("backtest", &[&stretch[..], &["--output", "json"]].concat()));
+    assert_eq!(decisions(&again), decisions(&records), "live, and judged again");
+    said("record", &[&stretch[..], &["--output", recording]].concat());
+    let replayed = json_lines(&said("backtest", &["--recording", recording, "--output", "json"]));
+    assert_eq!(whatever_the_source(replayed), whatever_the_source(again), "from Prometheus, and from its recording");
 }

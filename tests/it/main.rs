@@ -16,6 +16,8 @@ mod executor;
 mod holds;
 mod hostile;
 mod live;
+mod recordings;
+mod reload;
 mod scenarios;
 mod secured;
 mod stage;
