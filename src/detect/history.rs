@@ -176,9 +176,10 @@ impl History {
     pub fn worse_elsewhere(&self, zone: &Zone) -> BTreeSet<ServiceId> {
         let worse = |track: &Track| {
             let others = (0..self.zones.len()).filter(|at| self.zones[*at] != *zone);
-            others
-                .flat_map(|at| Signal::ALL.map(|signal| track.watches.get(signal, at).reading.latest.own_nats))
-                .any(|nats| nats >= HINT_NATS)
+            let of_servers = || Signal::ALL.into_iter().filter(|signal| signal.vantage() == Vantage::Server);
+            let mut nats = others
+                .flat_map(|at| of_servers().map(move |signal| track.watches.get(signal, at).reading.latest.own_nats));
+            nats.any(|nats| nats >= HINT_NATS)
         };
         self.tracks.iter().filter(|(_, track)| worse(track)).map(|(service, _)| service.clone()).collect()
     }

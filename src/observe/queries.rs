@@ -102,7 +102,8 @@ impl Queries {
 
     /// The proxies that serve the service, or call it, in all zones: those that report now.
     pub fn proxies_now(&self, suspect: &Suspect) -> String {
-        format!("group by ({}) ({REQUESTS}{{{}}})", self.proxy_and_zone(), self.of_reporter(suspect))
+        let (by, selector, fresh_s) = (self.proxy_and_zone(), self.of_reporter(suspect), self.fresh_s);
+        format!("group by ({by}) (last_over_time({REQUESTS}{{{selector}}}[{fresh_s}s]))")
     }
 
     /// And those that reported a while ago. A stretch of lost scrapes does not make a pod new.

@@ -382,7 +382,8 @@ fn rare_scrapes_lengthen_the_cycle_and_too_rare_ones_decide_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (records, said) = backtest(&backfilled_prometheus(3, folder.path(), &minute_samples), &scenario);
     assert!(said.contains("judging every 1m instead of every 15s"), "{said}");
-    assert!(events(&records, "isolate")[0].starts_with("cn-hangzhou-h"));
+    let isolated = events(&records, "isolate");
+    assert!(isolated.first().is_some_and(|zone| zone.starts_with("cn-hangzhou-h")), "{records:?}");
 
     let rare = yaml.replace("faults:", "scrape_interval: 2m\nfaults:");
     let (rare_samples, scenario) = samples(&rare, Spoil::Nothing);

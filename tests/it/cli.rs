@@ -44,15 +44,15 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
 #[test]
 fn what_is_illegal_for_one_service_is_named_by_its_path_as_it_is_for_all() {
     let cases = [
-        ("suspect: 12 nats", "suspect: 12 nats is above trip (11 nats)"),
+        ("suspect: 20 nats", "suspect: 20 nats is above trip (12 nats)"),
         ("trip: 5 nats", "suspect: 6 nats is above trip (5 nats)"),
         ("clear: 30s", "clear: 30s is outside 1m to 1h"),
         ("clear: 61m", "clear: 1h 1m is outside 1m to 1h"),
         ("shortest: 2m", "shortest: 2m is above longest (1m 15s)"),
         ("longest: 20s", "shortest: 30s is above longest (20s)"),
         ("longest: 6m", "longest: 6m is above 5m"),
-        ("longest_window: 15s", "shortest_window: 30s is above longest_window (15s)"),
-        ("shortest_window: 6m, longest_window: 7m", "shortest_window: 6m is above 5m"),
+        ("shortest_window: 2m, longest_window: 1m", "shortest_window: 2m is above longest_window (1m)"),
+        ("shortest_window: 6m", "shortest_window: 6m is above 5m"),
         ("min_requests: many", "min_requests: invalid type"),
         ("failures: {response_codes: [5yy]}", "failures.response_codes[0]: "),
     ];
