@@ -4,8 +4,8 @@
 //! they take their colours from the page (dark or light), keep fractions of a pixel, and have names for those who can't
 //! see them.
 //!
-//! What is kept is bounded, however long the stretch: a timeline in at most [`timeline::MOST_BINS`] parts, the newest
-//! quarter of an hour in full, and the curves of the [`story::MOST_PLOTTED`] weightiest decisions.
+//! What is kept is bounded, however long the stretch: a timeline in at most `timeline::MOST_BINS` parts, the newest
+//! quarter of an hour in full, and the curves of the `story::MOST_PLOTTED` weightiest decisions.
 
 mod card;
 mod collect;
