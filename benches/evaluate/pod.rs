@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Poisson};
 use zoneward::domain::{Calls, Histogram};
+use zoneward::sim::EDGES_MS;
 
-use super::truth::{BUCKETS, EDGES_MS, FAILED, REFUSED, STEP_S};
+use super::truth::{BUCKETS, FAILED, REFUSED, STEP_S};
 
 /// Cycles of each pod that are remembered for a closer look.
 pub const MEMORY: usize = 32;

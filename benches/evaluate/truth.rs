@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
+use zoneward::sim::EDGES_MS;
 
 use super::noise::{self, Table, Wanders, below};
 use super::scenario::{Effect, Limit, Scenario, Service, generator};
@@ -11,30 +12,7 @@ use super::scenario::{Effect, Limit, Scenario, Service, generator};
 pub const STEP_S: f64 = 5.0;
 const MOMENTS: usize = 5;
 
-pub const BUCKETS: usize = 20;
-/// Istio's.
-pub const EDGES_MS: [f64; BUCKETS] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1_000.0,
-    2_500.0,
-    5_000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-    f64::INFINITY,
-];
+pub const BUCKETS: usize = EDGES_MS.len();
 /// After the buckets of well-answered requests: failures, and what was refused as the caller's fault.
 pub const FAILED: usize = BUCKETS;
 pub const REFUSED: usize = BUCKETS + 1;

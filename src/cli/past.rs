@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use super::render;
-use crate::domain::CycleLength;
+use crate::domain::{CycleLength, Snapshot};
 use crate::observe::{PrometheusObserver, RecordedObserver, Usage, ZoneFrom};
 use crate::ports::Observer;
 use crate::settings::Settings;
@@ -84,17 +84,23 @@ impl Past {
     }
 
     /// The next cycles; none at the end.
-    pub(super) async fn snapshots(&mut self) -> anyhow::Result<Vec<crate::domain::Snapshot>> {
-        if self.next > self.last {
-            return Ok(Vec::new());
+    pub(super) async fn snapshots(&mut self) -> anyhow::Result<Vec<Snapshot>> {
+        // A recording may hold nothing of a stretch, and yet go on after it.
+        while self.next <= self.last {
+            let snapshots = self.stretch().await?;
+            if !snapshots.is_empty() {
+                return Ok(snapshots);
+            }
         }
+        Ok(Vec::new())
+    }
+
+    async fn stretch(&mut self) -> anyhow::Result<Vec<Snapshot>> {
         let (first, last) = (self.next, (self.next + self.cycle.signed() * (CHUNK_CYCLES - 1)).min(self.last));
         self.next = self.cycle.at_or_after(last + self.cycle.signed());
         let snapshots = self.observer().observe(first, last).await.context("reading history")?;
-        let done = self.next > self.last;
-        render::progress(&format!("read up to {last}"), done);
-        // A recording may hold nothing of a stretch, and yet go on after it.
-        if snapshots.is_empty() && !done { Box::pin(self.snapshots()).await } else { Ok(snapshots) }
+        render::progress(&format!("read up to {last}"), self.next > self.last);
+        Ok(snapshots)
     }
 
     /// What was asked of Prometheus.

@@ -36,7 +36,8 @@ impl Reload {
         let file = self.file.clone()?;
         // While the file is being replaced there may be none.
         let text = std::fs::read(&file).ok()?;
-        if self.text.as_ref() == Some(&text) {
+        // While it is being written it may be empty, which would be an edition of nothing but defaults.
+        if text.trim_ascii().is_empty() || self.text.as_ref() == Some(&text) {
             return None;
         }
         self.text = Some(text);

@@ -44,9 +44,8 @@ pub(super) fn compare(
     let unexplained = total(&sum.called_failed) - by_servers;
     let lost = unexplained - calls * usual_loss;
     let variance = prepared.noise(Signal::ClientErrors) * smoothing + 1.0 / known;
-    // What servers account for is itself uncertain: most of what clients lose must be beyond it.
     let clients_nats =
-        if lost > by_servers { proportion::deviance(unexplained, calls * usual_loss, variance).max(0.0) } else { 0.0 };
+        if lost > 0.0 { proportion::deviance(unexplained, calls * usual_loss, variance).max(0.0) } else { 0.0 };
     let by_client = |zone: usize| (sum.called_failed[zone] - sum.called[zone] * usual_loss).max(0.0);
     let losses: Vec<f64> = (0..sum.called.len()).map(by_client).collect();
     let everywhere = losses.iter().copied().fold(0.0, f64::max) <= ONE_ZONES_CLIENTS * total(&losses);

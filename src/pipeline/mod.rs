@@ -320,15 +320,14 @@ impl Pipeline {
         let Some(isolation) = isolations.iter().find(recent).filter(|_| self.leads) else { return Ok(()) };
         let zone = isolation.zone();
         // More load alone makes the others a little slower: only what is about as bad is the same fault.
-        let severity = self.standings.get(zone).map_or(f64::INFINITY, |standing| standing.severity);
-        let before = self.standings.get(zone).map(|standing| standing.worse_elsewhere.clone()).unwrap_or_default();
-        let settings = &self.settings.detect;
-        let others = self.history.zones().iter().filter(|other| *other != zone);
-        let as_bad = others.filter_map(|other| {
-            let (service, worse) = self.history.left_its_past(other, &before, settings)?;
-            (worse >= AS_BAD * severity).then_some((other, service))
+        let Some(standing) = self.standings.get(zone) else { return Ok(()) };
+        let mut others = self.history.zones().iter().filter(|other| *other != zone);
+        let as_bad = others.find_map(|other| {
+            let before = &standing.worse_elsewhere;
+            let (service, worse) = self.history.left_its_past(other, before, &self.settings.detect)?;
+            (standing.severity > 0.0 && worse >= AS_BAD * standing.severity).then_some((other, service))
         });
-        let Some((second, service)) = as_bad.into_iter().next() else { return Ok(()) };
+        let Some((second, service)) = as_bad else { return Ok(()) };
         let message = format!(
             "{service} has become as bad in {second} soon after {zone} was isolated: the fault is regional, and {zone} is given \
              back"

@@ -14,6 +14,7 @@ mod world;
 
 pub use exporter::{Target, export};
 pub use observer::WorldObserver;
+pub use pod::EDGES_MS;
 pub use scenario::{Expectation, Scenario, ScenarioError};
 pub use steps::steps;
 pub use world::{Seen, SeenPod, Users, World, ZoneSight};

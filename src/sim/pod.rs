@@ -8,7 +8,7 @@ use crate::domain::verdict::NEW_FOR;
 use crate::domain::{PodAge, Zone};
 
 /// Istio's buckets, upper edges in milliseconds.
-pub(super) const EDGES_MS: [f64; 20] = [
+pub const EDGES_MS: [f64; 20] = [
     0.5,
     1.0,
     5.0,
