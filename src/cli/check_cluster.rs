@@ -1,18 +1,18 @@
-//! `zoneward check --connect`: what acting takes of the cluster, the mesh and the name server.
+//! `zoneward check --connect`: what acting takes of the cluster, and of what the steps change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
 use super::check::{Finding, Level};
 use super::cluster::{is_surely_that_of_the_metrics, needs_cluster};
 use crate::domain::{ClusterView, Mode, Zone};
 use crate::isolate::resource::{self, ZoneIsolation};
-use crate::isolate::steps::Rfc2136;
-use crate::kubernetes::{self, bounded, explain, marks, read, status_code};
+use crate::isolate::steps::{self, Look, Probe};
+use crate::kubernetes::{self, bounded, explain, read, status_code};
 use crate::settings::Settings;
 
 /// What the daemon's account needs: group, resource, verbs. deploy/rbac.yaml grants it.
@@ -28,9 +28,6 @@ pub(super) const RIGHTS: [(&str, &str, &[&str]); 10] = [
     ("coordination.k8s.io", "leases", &["get", "create", "update"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
-
-/// Istio from which a label on a running pod takes effect.
-const OLDEST_ISTIO: (u32, u32) = (1, 22);
 
 pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
     let acts = settings.mode != Mode::Observe;
@@ -49,12 +46,6 @@ pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<Str
                 ),
             );
         }
-    }
-    if let Some(dns) = &settings.steps.dns_rfc2136 {
-        findings.push(match Rfc2136::new(dns.clone()).probe().await {
-            Ok(lines) => Finding::new(Level::Ok, "steps.dns_rfc2136", lines.join("\n")),
-            Err(why) => Finding::new(Level::Problem, "steps.dns_rfc2136", why),
-        });
     }
     findings
 }
@@ -77,14 +68,26 @@ async fn cluster(
         of_acting.iter_mut().for_each(Finding::can_wait);
     }
     findings.extend(of_acting);
-    match read(client, &settings.kubernetes).await {
-        Ok(view) => findings.push(zones(&view, zones_of_metrics)),
-        Err(error) => findings.push(Finding::new(Level::Problem, "zones of nodes", explain(&error))),
-    }
-    if settings.steps.mesh_istio.is_some() {
-        findings.push(istio(client).await);
+    let seen = read(client, &settings.kubernetes).await.map_err(|error| explain(&error));
+    findings.push(match &seen {
+        Ok(view) => zones(view, zones_of_metrics),
+        Err(why) => Finding::new(Level::Problem, "zones of nodes", why),
+    });
+    let look: Arc<Look> = Arc::new(move || seen.clone());
+    for step in steps::steps(&settings.steps, client, &look) {
+        let what = format!("steps.{}", step.name());
+        findings.extend(step.probe().await.into_iter().map(|probe| of_step(&what, probe)));
     }
     findings
+}
+
+fn of_step(what: &str, probe: Probe) -> Finding {
+    match probe {
+        Probe::Works(found) => Finding::new(Level::Ok, what, found),
+        Probe::Unsure { found, hint } => Finding::new(Level::Warning, what, found).hint(hint),
+        Probe::Broken { found, hint: Some(hint) } => Finding::new(Level::Problem, what, found).hint(hint),
+        Probe::Broken { found, hint: None } => Finding::new(Level::Problem, what, found),
+    }
 }
 
 async fn custom_resources(client: &Client) -> Finding {
@@ -172,60 +175,4 @@ fn zones(view: &ClusterView, zones_of_metrics: &BTreeSet<String>) -> Finding {
             .hint("label them with topology.kubernetes.io/zone, or they are never isolated");
     }
     Finding::new(Level::Ok, what, named.join(", "))
-}
-
-/// The version of istiod, and whether it knows the draining label.
-async fn istio(client: &Client) -> Finding {
-    let what = "steps.mesh_istio";
-    let api: Api<Deployment> = Api::all(client.clone());
-    let found = match bounded(api.list(&ListParams::default().labels("app=istiod"))).await {
-        Ok(list) => list.items,
-        Err(error) => {
-            return Finding::new(Level::Warning, what, format!("istiod can't be looked up: {}", explain(&error)))
-                .hint("make sure yourself that it is Istio 1.22 or later");
-        }
-    };
-    if found.is_empty() {
-        return Finding::new(Level::Warning, what, "no istiod runs in this cluster (its control plane may be managed)")
-            .hint(format!(
-                "make sure that it is based on Istio 1.22 or later, and honours the label {}: label one pod of a service \
-                 by hand, and see its traffic end",
-                marks::DRAINING_LABEL
-            ));
-    }
-    let mut lines = Vec::new();
-    for istiod in &found {
-        let name = format!("{}/{}", istiod.namespace().unwrap_or_default(), istiod.name_any());
-        let containers = istiod.spec.iter().flat_map(|spec| spec.template.spec.iter()).flat_map(|pod| &pod.containers);
-        for container in containers.filter(|container| container.name == "discovery") {
-            let image = container.image.clone().unwrap_or_default();
-            let label = container.env.iter().flatten().find(|variable| variable.name == "PILOT_DRAINING_LABEL");
-            if let Some(label) = label.map(|variable| variable.value.clone().unwrap_or_default())
-                && label != marks::DRAINING_LABEL
-            {
-                let problem = format!("{name} has PILOT_DRAINING_LABEL={label:?}, so it ignores our label");
-                return Finding::new(Level::Problem, what, problem).hint("remove that variable from istiod");
-            }
-            match minor_version(&image) {
-                Some(version) if version < OLDEST_ISTIO => {
-                    return Finding::new(Level::Problem, what, format!("{name} runs {image}")).hint(
-                        "before Istio 1.22 the draining label on a running pod has no effect: upgrade, or set \
-                         steps.mesh_istio: null",
-                    );
-                }
-                Some((major, minor)) => {
-                    lines.push(format!("{name}: Istio {major}.{minor}, which drains labelled pods"));
-                }
-                None => lines.push(format!("{name} runs {image}, whose version can't be told")),
-            }
-        }
-    }
-    Finding::new(Level::Ok, what, lines.join("\n"))
-}
-
-/// Of an image such as `docker.io/istio/pilot:1.27.1-distroless`.
-fn minor_version(image: &str) -> Option<(u32, u32)> {
-    let tag = image.rsplit_once(':')?.1;
-    let mut parts = tag.split(['.', '-']).map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }

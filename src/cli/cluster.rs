@@ -18,7 +18,7 @@ use crate::kubernetes::{self, ClusterWatch, ConnectError};
 use crate::leadership::{Candidate, Leadership};
 use crate::notify::KubernetesEvents;
 use crate::observe::ZoneFrom;
-use crate::ports::{AuditSink, Notifier};
+use crate::ports::{AuditSink, IsolationStep, Notifier};
 use crate::settings::Settings;
 
 /// The cluster, where it can be seen.
@@ -124,7 +124,10 @@ impl Eyes {
         let (guard, seen_guard) = watch::channel(settings.guard.clone());
         let leads = leadership.clone();
         let controller = Controller {
-            steps: steps::steps(&settings.steps, client, &look),
+            steps: steps::steps(&settings.steps, client, &look)
+                .into_iter()
+                .map(|step| step as Arc<dyn IsolationStep>)
+                .collect(),
             store: store.clone(),
             audit,
             guard: seen_guard,

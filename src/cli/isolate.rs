@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// For how long at most, such as 2h
     #[arg(long = "for", value_name = "TIME", value_parser = period)]
     expires_after: Period,
-    /// Only this step, such as mesh; may be given several times [default: all that are configured]
+    /// Only this step, such as taint; may be given several times [default: all that are configured]
     #[arg(long = "step", value_name = "STEP")]
     steps: Vec<String>,
     /// How much of its usual east-west traffic the zone may have, in percent; all-or-nothing steps are taken whole

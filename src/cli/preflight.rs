@@ -1,6 +1,7 @@
 //! `zoneward preflight`: if the zone were isolated now, what would move, what would not, and which guardrail says no.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -8,17 +9,12 @@ use serde::Serialize;
 
 use super::remote::{Remote, judge};
 use super::{ConfigArguments, Outcome, Output, render};
-use crate::domain::cluster::PodId;
 use crate::domain::{ClusterView, Isolation, IsolationSpec, OperatorHold, Origin, Request, Share, StepName, Zone};
 use crate::guard::{self, Situation};
 use crate::isolate::KubernetesStore;
-use crate::isolate::steps::drain_plan;
+use crate::isolate::steps::{self, Look, some_of};
 use crate::kubernetes::{explain, read};
 use crate::ports::IsolationStore;
-use crate::settings::Settings;
-
-/// Pods and services named of many.
-const SHOWN: usize = 12;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -70,7 +66,7 @@ struct Guardrail {
 
 #[derive(Debug, Serialize)]
 struct Move {
-    step: &'static str,
+    step: String,
     what: String,
 }
 
@@ -103,6 +99,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         isolations.iter().any(|isolation| isolation.active() && isolation.spec.approved && isolation.zone() == zone);
     let outcomes = guard::examine(&situation, &request, &remote.settings.guard, now);
     let finding = sight.assessment.zones.get(zone);
+    let (moves, left_alone) = previews(remote, &cluster, spec).await?;
     Ok(Preflight {
         zone: zone.clone(),
         verdict: finding.map_or_else(
@@ -115,8 +112,8 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         already,
         held: outcomes.iter().any(|(_, outcome)| matches!(outcome, guard::Outcome::Held(_))),
         guardrails: outcomes.into_iter().map(|(name, outcome)| guardrail(name, outcome)).collect(),
-        moves: moves(&remote.settings, &cluster, spec)?,
-        left_alone: left_alone(&remote.settings, &cluster, spec),
+        moves,
+        left_alone,
     })
 }
 
@@ -130,59 +127,32 @@ fn guardrail(name: &'static str, outcome: guard::Outcome) -> Guardrail {
     Guardrail { name, says, why }
 }
 
-/// The configured steps that are asked for, each with what it would change.
-fn moves(settings: &Settings, cluster: &ClusterView, spec: &IsolationSpec) -> anyhow::Result<Vec<Move>> {
-    let mut moves = Vec::new();
-    if let Some(mesh) = &settings.steps.mesh_istio {
-        let plan = drain_plan(cluster, &spec.zone, spec.share, mesh.min_ready_elsewhere);
-        let mut by_service: BTreeMap<String, usize> = BTreeMap::new();
-        for pod in plan.drained.iter().filter_map(|id| cluster.pods.get(id)) {
-            pod.services.iter().for_each(|service| *by_service.entry(service.to_string()).or_default() += 1);
-        }
-        let services: Vec<String> = by_service.iter().map(|(service, pods)| format!("{service} ({pods})")).collect();
-        moves.push(Move { step: "mesh", what: format!("{} pods drained: {}", plan.drained.len(), named(&services)) });
-    }
-    if let Some(dns) = &settings.steps.dns_rfc2136 {
-        for record in &dns.records {
-            let addresses = record.addresses.get(&spec.zone).into_iter().flatten().map(ToString::to_string);
-            let addresses: Vec<String> = addresses.collect();
-            let what = if addresses.is_empty() {
-                format!("{}: no address of the zone is configured", record.name)
-            } else {
-                format!("{} loses {}", record.name, addresses.join(", "))
-            };
-            moves.push(Move { step: "dns", what });
-        }
-    }
-    if settings.steps.taint.is_some() {
-        let nodes = cluster.nodes.iter().filter(|(_, node)| node.zone.as_ref() == Some(&spec.zone) && !node.exempt);
-        let names: Vec<String> = nodes.map(|(name, _)| name.clone()).collect();
-        moves.push(Move { step: "taint", what: format!("{} nodes take no new pods: {}", names.len(), named(&names)) });
-    }
-    let configured = |name: &StepName| moves.iter().any(|step| step.step == name.as_str());
-    if let Some(unknown) = spec.only.iter().find(|name| !configured(name)) {
-        let names: BTreeSet<&str> = moves.iter().map(|step| step.step).collect();
-        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+/// The configured steps that are asked for, each with what it would change, and what none of them would touch.
+async fn previews(
+    remote: &Remote,
+    cluster: &ClusterView,
+    spec: &IsolationSpec,
+) -> anyhow::Result<(Vec<Move>, Vec<LeftAlone>)> {
+    let cluster = cluster.clone();
+    let look: Arc<Look> = Arc::new(move || Ok(cluster.clone()));
+    let steps = steps::steps(&remote.settings.steps, &remote.client, &look);
+    let names: Vec<StepName> = steps.iter().map(|step| step.name()).collect();
+    if let Some(unknown) = spec.only.iter().find(|name| !names.contains(name)) {
+        let names = names.iter().map(StepName::as_str).collect::<Vec<_>>().join(", ");
         anyhow::bail!("no step `{unknown}` is configured; there are {names} (steps)");
     }
-    moves.retain(|step| spec.only.is_empty() || spec.only.contains(&StepName::new(step.step)));
-    Ok(moves)
-}
-
-fn left_alone(settings: &Settings, cluster: &ClusterView, spec: &IsolationSpec) -> Vec<LeftAlone> {
-    let Some(mesh) = &settings.steps.mesh_istio else { return Vec::new() };
-    let plan = drain_plan(cluster, &spec.zone, spec.share, mesh.min_ready_elsewhere);
-    let mut by_reason: BTreeMap<String, Vec<&PodId>> = BTreeMap::new();
-    plan.kept.iter().for_each(|(pod, why)| by_reason.entry(why.clone()).or_default().push(pod));
-    let group =
-        |(why, pods): (String, Vec<&PodId>)| LeftAlone { why, pods: pods.iter().map(ToString::to_string).collect() };
-    by_reason.into_iter().map(group).collect()
-}
-
-fn named(names: &[String]) -> String {
-    let more = if names.len() > SHOWN { format!(", and {} more", names.len() - SHOWN) } else { String::new() };
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
-    if shown.is_empty() { "none".to_owned() } else { format!("{}{more}", shown.join(", ")) }
+    let (mut moves, mut left_alone) = (Vec::new(), Vec::new());
+    for step in steps.iter().filter(|step| spec.only.is_empty() || spec.only.contains(&step.name())) {
+        let name = step.name().to_string();
+        match step.preview(&spec.zone, spec.share).await {
+            Ok(preview) => {
+                moves.extend(preview.changes.into_iter().map(|what| Move { step: name.clone(), what }));
+                left_alone.extend(preview.left_alone.into_iter().map(|(why, pods)| LeftAlone { why, pods }));
+            }
+            Err(error) => moves.push(Move { step: name, what: format!("can't be told: {error}") }),
+        }
+    }
+    Ok((moves, left_alone))
 }
 
 impl Preflight {
@@ -201,10 +171,10 @@ impl Preflight {
         render::table(&["", "guardrail", "why"], rows);
         render::table(
             &["step", "what would change"],
-            self.moves.iter().map(|m| vec![m.step.to_owned(), m.what.clone()]).collect(),
+            self.moves.iter().map(|m| vec![m.step.clone(), m.what.clone()]).collect(),
         );
         if !self.left_alone.is_empty() {
-            let row = |left: &LeftAlone| vec![left.pods.len().to_string(), left.why.clone(), named(&left.pods)];
+            let row = |left: &LeftAlone| vec![left.pods.len().to_string(), left.why.clone(), some_of(&left.pods)];
             render::table(&["pods", "left alone, as", "which"], self.left_alone.iter().map(row).collect());
         }
         render::line(match (self.already, self.held) {

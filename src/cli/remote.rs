@@ -169,7 +169,7 @@ fn ledger_lines(object: &ZoneIsolation) -> Vec<String> {
     let step = |step: &crate::isolate::resource::StepStatus| {
         let share = step.share_percent.map_or_else(String::new, |share| format!(" at {share} % of the usual traffic"));
         let error = step.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-        format!("{:<6} {}{share}{error}", step.name, step.state)
+        format!("{:<16} {}{share}{error}", step.name, step.state)
     };
     status.steps.iter().map(step).collect()
 }

@@ -9,12 +9,12 @@ use kube::api::ListParams;
 
 use super::remote::{Followed, Goal, Remote, api_error};
 use super::{ConfigArguments, Outcome, render};
-use crate::domain::{ClusterView, OperatorHold, Receipt, Share, Zone};
+use crate::domain::{OperatorHold, Receipt, Share, StepName, Zone};
 use crate::isolate::KubernetesStore;
 use crate::isolate::resource::{StepStatus, ZoneIsolation};
-use crate::isolate::steps::{MeshIstio, Rfc2136, TaintNodes};
+use crate::isolate::steps;
 use crate::kubernetes::{bounded, status_code};
-use crate::ports::{IsolationStep, IsolationStore, StepError};
+use crate::ports::{IsolationStore, StepError};
 
 /// How long a daemon has to let go of what was deleted, before its finalizer is taken off.
 const LET_GO_WITHIN: Duration = Duration::from_secs(10);
@@ -124,30 +124,24 @@ async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneI
     Ok(objects)
 }
 
-type Swept = (&'static str, Result<Vec<String>, StepError>);
+type Swept = (StepName, Result<Vec<String>, StepError>);
 
-/// Whatever is configured by now: the marks of the first two need no configuration.
 async fn sweep(remote: &Remote, objects: &[ZoneIsolation]) -> Vec<Swept> {
-    let blind = std::sync::Arc::new(|| Ok(ClusterView::default()));
-    let steps = &remote.settings.steps;
-    let mesh = MeshIstio::new(steps.mesh_istio.clone().unwrap_or_default(), &remote.client, blind.clone());
-    let taint = TaintNodes::new(steps.taint.clone().unwrap_or_default(), &remote.client, blind);
-    let mut swept = vec![("mesh", mesh.sweep(None).await), ("taint", taint.sweep(None).await)];
-    if let Some(settings) = &steps.dns_rfc2136 {
-        let dns = Rfc2136::new(settings.clone());
-        let mut undone = dns.restore_by_markers(None).await;
-        // A ledger may know of names that the settings do not name any more.
-        for (zone, receipt) in objects.iter().filter_map(|object| receipt_of(object, "dns")) {
-            let by_receipt = dns.apply(&zone, &receipt, Share::FULL).await;
+    let mut swept = Vec::new();
+    for step in steps::sweepers(&remote.settings.steps, &remote.client) {
+        let mut undone = step.sweep(None).await;
+        // A ledger may know of what has no mark, or what the settings do not name any more.
+        for (zone, receipt) in objects.iter().filter_map(|object| receipt_of(object, &step.name())) {
+            let by_receipt = step.apply(&zone, &receipt, Share::FULL).await;
             undone = undone.and_then(|lines| by_receipt.map(|()| lines));
         }
-        swept.push(("dns", undone));
+        swept.push((step.name(), undone));
     }
     swept
 }
 
-fn receipt_of(object: &ZoneIsolation, step: &str) -> Option<(Zone, Receipt)> {
-    let entry = object.status.iter().flat_map(|status| &status.steps).find(|entry| entry.name == step)?;
+fn receipt_of(object: &ZoneIsolation, step: &StepName) -> Option<(Zone, Receipt)> {
+    let entry = object.status.iter().flat_map(|status| &status.steps).find(|entry| entry.name == step.as_str())?;
     Some((Zone::new(object.name_any()), Receipt(entry.receipt.clone()?)))
 }
 
@@ -155,7 +149,7 @@ fn receipt_of(object: &ZoneIsolation, step: &str) -> Option<(Zone, Receipt)> {
 fn not_undone(object: &ZoneIsolation, done: &[Swept]) -> Vec<String> {
     let steps = object.status.iter().flat_map(|status| &status.steps);
     let began = steps.filter(|entry| !matches!(entry.state.as_str(), "Pending" | "Undone"));
-    let unknown = began.filter(|entry| !done.iter().any(|(step, _)| *step == entry.name));
+    let unknown = began.filter(|entry| !done.iter().any(|(step, _)| step.as_str() == entry.name));
     let said = |entry: &StepStatus| {
         let receipt = entry.receipt.iter().flatten().map(|(key, value)| format!("{key} {value}"));
         format!("{} of {} ({})", entry.name, object.name_any(), receipt.collect::<Vec<_>>().join(", "))

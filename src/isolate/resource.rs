@@ -42,7 +42,7 @@ pub struct ZoneIsolationSpec {
     #[serde(default)]
     #[schemars(range(max = 99))]
     pub share_percent: u8,
-    /// The steps to take, such as mesh, dns, taint; none named is all.
+    /// The steps to take, by their keys in the configuration, such as taint; none named is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub steps: Vec<String>,

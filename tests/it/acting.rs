@@ -30,8 +30,12 @@ fn a_zone_goes_out_by_hand_with_its_newcomers_and_comes_back_exactly_as_it_was()
     stage.leads("one");
 
     let told = stage.said(&isolate("zone-b"));
-    for line in ["mesh   Confirmed at 0 %", "dns    Confirmed at 0 %", "taint  Confirmed at 0 %", "is out of rotation"]
-    {
+    for line in [
+        "mesh_istio       Confirmed at 0 %",
+        "dns_rfc2136      Confirmed at 0 %",
+        "taint            Confirmed at 0 %",
+        "is out of rotation",
+    ] {
         assert!(told.contains(line), "{line}: {told}");
     }
     assert_eq!(stage.drained(), ["web-zone-b-0", "web-zone-b-1"]);
@@ -110,7 +114,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert!(stage.is_clean());
     stage.apply_isolation("zone-a", Duration::from_secs(60), ", steps: [teleport]");
     let step = eventually("a step that is none is refused", SOON, || stage.condition("zone-a", "Admitted"));
-    assert!(step.2.contains("no step `teleport` is configured; there are mesh, dns, taint"), "{step:?}");
+    assert!(step.2.contains("no step `teleport` is configured; there are mesh_istio, dns_rfc2136, taint"), "{step:?}");
     stage.cluster.kubectl(&["delete", "zoneisolation", "zone-a", "zone-c"]);
 
     // What the detector recommends can be declined, and then is not recommended again for the same fault.
@@ -126,7 +130,11 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert!(hold.contains("its isolation was declined"), "{hold}");
 
     // One that waits for approval, and takes one step at half the traffic.
-    stage.apply_isolation("zone-b", Duration::from_secs(600), ", approved: false, steps: [mesh], sharePercent: 50");
+    stage.apply_isolation(
+        "zone-b",
+        Duration::from_secs(600),
+        ", approved: false, steps: [mesh_istio], sharePercent: 50",
+    );
     let waits = eventually("it waits for approval", SOON, || stage.condition("zone-b", "Admitted"));
     assert_eq!((waits.0.as_str(), waits.1.as_str()), ("False", "NotApproved"));
     assert!(stage.is_clean());
@@ -206,7 +214,7 @@ fn marks_alone_suffice_to_give_everything_back() {
     eventually("marks that nothing accounts for are undone", SOON, || stage.is_clean().then_some(()));
     let journal = stage.path("one");
     let told = stdout(&run(&["audit", "--directory", journal.to_str().unwrap()]));
-    assert!(told.contains("no isolation accounts for marks of the step dns"), "{told}");
+    assert!(told.contains("no isolation accounts for marks of the step dns_rfc2136"), "{told}");
     assert_eq!(stage.everything(), before);
 
     // The daemon is gone.
@@ -264,7 +272,7 @@ fn a_right_that_is_missing_is_named_and_stalls_one_step_alone() {
     stage.leads("one");
     stage.apply_isolation("zone-b", Duration::from_secs(600), "");
     let stalled = eventually("it is stalled", SOON, || stage.condition("zone-b", "Stalled").filter(|s| s.0 == "True"));
-    assert!(stalled.2.contains("mesh: ") && stalled.2.contains("does the ClusterRole allow it?"), "{stalled:?}");
+    assert!(stalled.2.contains("mesh_istio: ") && stalled.2.contains("does the ClusterRole allow it?"), "{stalled:?}");
     assert!(stalled.2.contains("cannot patch resource \"pods\""), "{stalled:?}");
     eventually("the other steps are not delayed", SOON, || {
         (stage.tainted().len() == 2 && stage.addresses().len() == 2).then_some(())
@@ -357,7 +365,7 @@ fn never_two_zones_whoever_asked_when_and_whatever_was_lost() {
     let output = command.output().unwrap();
     let said = crate::support::stderr(&output);
     assert!(
-        output.status.code() == Some(1) && said.contains("dns of zone-c (api.example.org. 192.0.2.3 60)"),
+        output.status.code() == Some(1) && said.contains("dns_rfc2136 of zone-c (api.example.org. 192.0.2.3 60)"),
         "{said}"
     );
     assert_eq!(stage.names(&["zoneisolations"]), ["zone-c"], "what is to be restored stays on record");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use zoneward::domain::Zone;
 use zoneward::domain::isolation::{Receipt, Share};
 use zoneward::isolate::steps::dns_rfc2136::{Rfc2136, Settings};
+use zoneward::isolate::steps::{Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
 use crate::bind::{Bind, KEY_NAME};
@@ -172,12 +173,12 @@ async fn marks_are_enough_to_give_back() {
     withdraw(&step, "a").await;
     withdraw(&step, "b").await;
     let again = |address, zone, ttl| format!("api.example.org. has {address} of {zone} again, with a TTL of {ttl} s");
-    let lines = step.restore_by_markers(Some(&zone("b"))).await.unwrap();
+    let lines = step.sweep(Some(&zone("b"))).await.unwrap();
     assert_eq!(lines, [again("192.0.2.2", "b", 60), again("2001:db8::2", "b", 300)]);
     withdraw(&step, "b").await;
-    let lines = step.restore_by_markers(None).await.unwrap();
+    let lines = step.sweep(None).await.unwrap();
     assert_eq!(lines.len(), 4);
-    assert_eq!(step.restore_by_markers(None).await, Ok(vec![]));
+    assert_eq!(step.sweep(None).await, Ok(vec![]));
     assert_eq!((listed(&bind), marks(&bind)), (before, vec![]));
 }
 
@@ -200,7 +201,7 @@ async fn an_address_that_was_put_back_by_hand_is_withdrawn_again() {
     withdraw(&step, "a").await;
     assert_eq!(marks(&bind), marked);
     give_back(&by_hand, "hand", &added).await;
-    let lines = step.restore_by_markers(None).await.unwrap();
+    let lines = step.sweep(None).await.unwrap();
     assert_eq!(lines, ["api.example.org. had 2001:db8::1 of a again already"]);
     assert_eq!(bind.dig("api.example.org.", "AAAA"), ["api.example.org. 30 IN AAAA 2001:db8::1"]);
     assert_eq!(marks(&bind), [""; 0]);
@@ -324,7 +325,7 @@ async fn a_probe_says_what_is_where_and_changes_nothing() {
     let step = step(&bind);
     withdraw(&step, "b").await;
     let serial = bind.dig("example.org.", "SOA");
-    let lines = step.probe().await.unwrap();
+    let probes = step.probe().await;
     let expected = [
         format!("{} answers", bind.address()),
         "api.example.org. has 192.0.2.1 of a, with a TTL of 60 s".to_owned(),
@@ -335,11 +336,15 @@ async fn a_probe_says_what_is_where_and_changes_nothing() {
         "api.example.org. has 192.0.2.3 of c, with a TTL of 60 s".to_owned(),
         "api.example.org. and its marker can be changed with the key zoneward-key".to_owned(),
     ];
-    assert_eq!(lines, expected);
+    assert_eq!(probes, [Probe::Works(expected.join("\n"))]);
     assert_eq!(bind.dig("example.org.", "SOA"), serial);
     // A rotated key is read anew, by a step that lives on.
     std::fs::write(bind.key_file(), "YW5vdGhlciBzZWNyZXQ=").unwrap();
-    assert!(step.probe().await.unwrap_err().contains("compare it with the server's"));
+    let probes = step.probe().await;
+    assert!(
+        matches!(&probes[..], [Probe::Broken { found, .. }] if found.contains("compare it with the server's")),
+        "{probes:?}"
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zoneward::domain::Period;
 use zoneward::domain::isolation::{Receipt, Share};
 use zoneward::isolate::steps::dns_rfc2136::{Rfc2136, Settings};
+use zoneward::isolate::steps::{Probe, RealStep};
 use zoneward::ports::IsolationStep;
 
 use crate::bind::{Bind, SECRET};
@@ -82,7 +83,7 @@ async fn a_wrong_key_is_told_and_never_shown() {
         let why = permanent(step.apply(&zone("a"), &Receipt::default(), Share::NONE).await);
         assert!(why.ends_with(end), "{why}");
         assert!(!why.contains(other) && !why.contains(SECRET), "{why}");
-        assert_eq!(step.probe().await, Err(why));
+        assert_eq!(step.probe().await, [Probe::broken(why)]);
     }
     assert_eq!(listed(&bind), before);
 }
@@ -101,7 +102,7 @@ async fn a_right_that_is_missing_is_named() {
     let policy = "the key `zoneward-key` may not change web.example.org.: its update-policy must grant A and AAAA at \
                   web.example.org., and TXT at _zoneward.web.example.org.";
     assert_eq!(why, format!("the DNS server {} refuses: {policy}", bind.address()));
-    assert_eq!(named("web.example.org.").probe().await, Err(why));
+    assert_eq!(named("web.example.org.").probe().await, [Probe::broken(why)]);
     let why = permanent(named("www.example.org.").capture(&zone("a")).await);
     assert!(why.starts_with("www.example.org. is an alias (CNAME)"), "{why}");
     let mut elsewhere = settings(bind.address(), &bind);

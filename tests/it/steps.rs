@@ -35,8 +35,7 @@ async fn each_verb_may_run_twice_and_undo_restores_what_was() {
     let zone = Zone::new("zone-b");
     let mesh =
         |view| -> Arc<dyn IsolationStep> { Arc::new(MeshIstio::new(Default::default(), &client, looking_at(view))) };
-    let taint =
-        |view| -> Arc<dyn IsolationStep> { Arc::new(TaintNodes::new(Default::default(), &client, looking_at(view))) };
+    let taint = |view| -> Arc<dyn IsolationStep> { Arc::new(TaintNodes::new(&client, looking_at(view))) };
     for step in [mesh(view(&client).await), taint(view(&client).await)] {
         let name = step.name();
         let receipt = step.capture(&zone).await.unwrap();

@@ -17,6 +17,7 @@ use hickory_proto::rr::Name;
 use self::conversation::{Conversation, permanent, transient};
 use self::listing::{Addresses, Listing, enumerate};
 use self::settings::parse_name;
+use super::{Preview, Probe, RealStep};
 use crate::domain::Zone;
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
 use crate::ports::{IsolationStep, StepError};
@@ -34,32 +35,7 @@ impl Rfc2136 {
         Self { settings }
     }
 
-    /// Gives back what the marks say is withdrawn, of one zone or of all, without any receipt. Says what it did.
-    pub async fn restore_by_markers(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
-        let mut conversation = Conversation::open(&self.settings).await?;
-        let mut lines = Vec::new();
-        for (name, _) in self.names()? {
-            let withdrawn = self.look(&mut conversation, &name, &Addresses::new()).await?.withdrawn_zones();
-            for zone in withdrawn.iter().filter(|withdrawn| zone.is_none_or(|zone| zone == *withdrawn)) {
-                // Read anew: the zone before has changed it.
-                let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
-                let Some(update) = listing.return_of(zone, &Addresses::new()) else { continue };
-                conversation.update(update, &name).await?;
-                let there = listing.addresses();
-                lines.extend(listing.withdrawn(zone).into_iter().map(|(address, ttl)| match there.get(&address) {
-                    None => format!("{name} has {address} of {zone} again, with a TTL of {ttl} s"),
-                    Some(_) => format!("{name} had {address} of {zone} again already"),
-                }));
-            }
-        }
-        Ok(lines)
-    }
-
-    /// Whether a withdrawal would work: what is where, and whether the server takes the key. Changes nothing.
-    pub async fn probe(&self) -> Result<Vec<String>, String> {
-        self.check().await.map_err(|error| error.to_string())
-    }
-
+    /// What is where, and whether the server takes the key.
     async fn check(&self) -> Result<Vec<String>, StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
         let mut lines = vec![format!("{} answers", self.settings.server)];
@@ -170,7 +146,7 @@ impl Rfc2136 {
 #[async_trait]
 impl IsolationStep for Rfc2136 {
     fn name(&self) -> StepName {
-        StepName::new("dns")
+        StepName::new("dns_rfc2136")
     }
 
     fn granularity(&self) -> Granularity {
@@ -212,6 +188,50 @@ impl IsolationStep for Rfc2136 {
             zones.extend(self.look(&mut conversation, &name, &Addresses::new()).await?.withdrawn_zones());
         }
         Ok(zones)
+    }
+}
+
+#[async_trait]
+impl RealStep for Rfc2136 {
+    async fn preview(&self, zone: &Zone, share: Share) -> Result<Preview, StepError> {
+        let change = |record: &RecordSettings| {
+            let addresses: Vec<IpAddr> = record.addresses_of(zone).into_iter().collect();
+            if addresses.is_empty() {
+                format!("{}: no address of the zone is configured", record.name)
+            } else if share > Share::NONE {
+                format!("{} keeps {}", record.name, enumerate(&addresses))
+            } else {
+                format!("{} loses {}", record.name, enumerate(&addresses))
+            }
+        };
+        Ok(Preview { changes: self.settings.records.iter().map(change).collect(), ..Preview::default() })
+    }
+
+    async fn probe(&self) -> Vec<Probe> {
+        vec![match self.check().await {
+            Ok(lines) => Probe::Works(lines.join("\n")),
+            Err(error) => Probe::broken(error.to_string()),
+        }]
+    }
+
+    async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
+        let mut conversation = Conversation::open(&self.settings).await?;
+        let mut lines = Vec::new();
+        for (name, _) in self.names()? {
+            let withdrawn = self.look(&mut conversation, &name, &Addresses::new()).await?.withdrawn_zones();
+            for zone in withdrawn.iter().filter(|withdrawn| zone.is_none_or(|zone| zone == *withdrawn)) {
+                // Read anew: the zone before has changed it.
+                let listing = self.look(&mut conversation, &name, &Addresses::new()).await?;
+                let Some(update) = listing.return_of(zone, &Addresses::new()) else { continue };
+                conversation.update(update, &name).await?;
+                let there = listing.addresses();
+                lines.extend(listing.withdrawn(zone).into_iter().map(|(address, ttl)| match there.get(&address) {
+                    None => format!("{name} has {address} of {zone} again, with a TTL of {ttl} s"),
+                    Some(_) => format!("{name} had {address} of {zone} again already"),
+                }));
+            }
+        }
+        Ok(lines)
     }
 }
 

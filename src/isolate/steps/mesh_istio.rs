@@ -3,8 +3,7 @@
 //! configuration of users.
 
 mod plan;
-
-pub use plan::{DrainPlan, drain_plan};
+mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Look;
+use self::plan::{DrainPlan, drain_plan};
+use super::{Look, Preview, Probe, RealStep, StepSettings, some_of};
 use crate::domain::Zone;
 use crate::domain::cluster::PodId;
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
@@ -44,8 +44,8 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    pub fn problems(&self) -> Vec<(String, String)> {
+impl StepSettings for Settings {
+    fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         if self.min_ready_elsewhere == 0 {
             let why = "0 would leave a service without any endpoint; at least 1";
@@ -55,6 +55,10 @@ impl Settings {
             problems.push(("pods_per_second".to_owned(), format!("{} is outside 10 to 1000", self.pods_per_second)));
         }
         problems
+    }
+
+    fn step(&self, client: &Client, look: &Arc<Look>) -> Arc<dyn RealStep> {
+        Arc::new(MeshIstio::new(self.clone(), client, Arc::clone(look)))
     }
 }
 
@@ -103,15 +107,6 @@ impl MeshIstio {
                 return Ok(marked);
             }
         }
-    }
-
-    /// Takes our label off every pod that has it, of one zone's isolation or of all, whatever else is known.
-    pub async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
-        let marked = self.marked_pods().await?;
-        let ours = marked.into_iter().filter(|pod| zone.is_none() || pod.zone.as_ref() == zone);
-        let pods: Vec<(PodId, String)> = ours.map(|pod| (pod.id, pod.uid)).collect();
-        self.label(&pods, None).await?;
-        Ok(pods.into_iter().map(|(id, _)| id.to_string()).collect())
     }
 
     /// As many as may be a second, some at once. The first failure is told after all were tried.
@@ -168,7 +163,7 @@ impl MeshIstio {
 #[async_trait]
 impl IsolationStep for MeshIstio {
     fn name(&self) -> StepName {
-        StepName::new("mesh")
+        StepName::new("mesh_istio")
     }
 
     fn granularity(&self) -> Granularity {
@@ -220,7 +215,39 @@ impl IsolationStep for MeshIstio {
             "{missing} of {count} pods lack the label, and {surplus} carry it that should not"
         )))
     }
+
     async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
         Ok(self.marked_pods().await?.into_iter().filter_map(|pod| pod.zone).collect())
+    }
+}
+
+#[async_trait]
+impl RealStep for MeshIstio {
+    async fn preview(&self, zone: &Zone, share: Share) -> Result<Preview, StepError> {
+        let view = (self.look)().map_err(StepError::soon)?;
+        let plan = drain_plan(&view, zone, share, self.settings.min_ready_elsewhere);
+        let mut by_service: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in plan.drained.iter().filter_map(|id| view.pods.get(id)) {
+            pod.services.iter().for_each(|service| *by_service.entry(service.to_string()).or_default() += 1);
+        }
+        let services: Vec<String> = by_service.iter().map(|(service, pods)| format!("{service} ({pods})")).collect();
+        let mut left_alone: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        plan.kept.iter().for_each(|(pod, why)| left_alone.entry(why.clone()).or_default().push(pod.to_string()));
+        let change = format!("{} pods drained: {}", plan.drained.len(), some_of(&services));
+        Ok(Preview { changes: vec![change], left_alone })
+    }
+
+    async fn probe(&self) -> Vec<Probe> {
+        let mut probes = probe::istiods(&self.client).await;
+        probes.extend(probe::ambient(&self.client).await);
+        probes
+    }
+
+    async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
+        let marked = self.marked_pods().await?;
+        let ours = marked.into_iter().filter(|pod| zone.is_none() || pod.zone.as_ref() == zone);
+        let pods: Vec<(PodId, String)> = ours.map(|pod| (pod.id, pod.uid)).collect();
+        self.label(&pods, None).await?;
+        Ok(pods.into_iter().map(|(id, _)| id.to_string()).collect())
     }
 }

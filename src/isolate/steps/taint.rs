@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Look;
+use super::{Look, Preview, Probe, RealStep, StepSettings, some_of};
 use crate::domain::Zone;
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
 use crate::kubernetes::{self, bounded, marks, status_code, step_error};
@@ -27,6 +27,16 @@ const MOST_TRIES: usize = 5;
 #[serde(deny_unknown_fields)]
 pub struct Settings {}
 
+impl StepSettings for Settings {
+    fn problems(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn step(&self, client: &Client, look: &Arc<Look>) -> Arc<dyn RealStep> {
+        Arc::new(TaintNodes::new(client, Arc::clone(look)))
+    }
+}
+
 /// Needs get, list, watch and patch on nodes.
 pub struct TaintNodes {
     nodes: Api<Node>,
@@ -34,16 +44,8 @@ pub struct TaintNodes {
 }
 
 impl TaintNodes {
-    pub fn new(_: Settings, client: &Client, look: Arc<Look>) -> Self {
+    pub fn new(client: &Client, look: Arc<Look>) -> Self {
         Self { nodes: Api::all(client.clone()), look }
-    }
-
-    /// Removes our taint from every node that has it, of one zone or of all, whatever else is known.
-    pub async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
-        let ours = self.tainted().await?.into_iter().filter(|(_, of)| zone.is_none_or(|zone| zone == of));
-        let names: Vec<String> = ours.map(|(name, _)| name).collect();
-        self.patch_all(&names, None).await?;
-        Ok(names)
     }
 
     /// Nodes that carry our taint, and for which zone's isolation, from the API server itself.
@@ -91,11 +93,11 @@ impl TaintNodes {
         Err(StepError::soon(format!("node {name} is written by others all the time")))
     }
 
-    /// Nodes of the zone that lack the taint.
-    fn untainted(&self, zone: &Zone) -> Result<Vec<String>, StepError> {
+    /// Nodes of the zone, each with whether it carries the taint.
+    fn nodes_of(&self, zone: &Zone) -> Result<Vec<(String, bool)>, StepError> {
         let view = (self.look)().map_err(StepError::soon)?;
         let nodes = view.nodes.into_iter().filter(|(_, node)| node.zone.as_ref() == Some(zone) && !node.exempt);
-        Ok(nodes.filter(|(_, node)| node.tainted.as_ref() != Some(zone)).map(|(name, _)| name).collect())
+        Ok(nodes.map(|(name, node)| (name, node.tainted.as_ref() == Some(zone))).collect())
     }
 }
 
@@ -134,16 +136,17 @@ impl IsolationStep for TaintNodes {
             self.sweep(Some(zone)).await?;
             return Ok(());
         }
-        self.patch_all(&self.untainted(zone)?, Some(zone)).await
+        let lacking: Vec<String> =
+            self.nodes_of(zone)?.into_iter().filter(|(_, tainted)| !tainted).map(|(name, _)| name).collect();
+        self.patch_all(&lacking, Some(zone)).await
     }
 
     /// Reads back from the API server itself.
     async fn confirm(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<(), StepError> {
         let tainted = self.tainted().await?;
         let is_tainted = |name: &String| tainted.iter().any(|(tainted, of)| tainted == name && of == zone);
-        let view = (self.look)().map_err(StepError::soon)?;
-        let nodes = view.nodes.iter().filter(|(_, node)| node.zone.as_ref() == Some(zone) && !node.exempt);
-        let (done, missing): (Vec<_>, Vec<_>) = nodes.partition(|(name, _)| is_tainted(name));
+        let (done, missing): (Vec<_>, Vec<_>) =
+            self.nodes_of(zone)?.into_iter().partition(|(name, _)| is_tainted(name));
         let count = done.len() + missing.len();
         let left = tainted.iter().filter(|(_, of)| of == zone).count();
         match share {
@@ -158,5 +161,27 @@ impl IsolationStep for TaintNodes {
 
     async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
         Ok(self.tainted().await?.into_iter().map(|(_, zone)| zone).collect())
+    }
+}
+
+#[async_trait]
+impl RealStep for TaintNodes {
+    async fn preview(&self, zone: &Zone, share: Share) -> Result<Preview, StepError> {
+        let nodes: Vec<String> = self.nodes_of(zone)?.into_iter().map(|(name, _)| name).collect();
+        let nodes = if share == Share::FULL { Vec::new() } else { nodes };
+        let change = format!("{} nodes take no new pods: {}", nodes.len(), some_of(&nodes));
+        Ok(Preview { changes: vec![change], ..Preview::default() })
+    }
+
+    /// That the account may patch nodes is asked with all its rights.
+    async fn probe(&self) -> Vec<Probe> {
+        Vec::new()
+    }
+
+    async fn sweep(&self, zone: Option<&Zone>) -> Result<Vec<String>, StepError> {
+        let ours = self.tainted().await?.into_iter().filter(|(_, of)| zone.is_none_or(|zone| zone == of));
+        let names: Vec<String> = ours.map(|(name, _)| name).collect();
+        self.patch_all(&names, None).await?;
+        Ok(names)
     }
 }

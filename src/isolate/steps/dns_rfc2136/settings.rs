@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use kube::Client;
 use serde::{Deserialize, Serialize};
 
+use super::Rfc2136;
 use crate::domain::{Period, Zone};
+use crate::isolate::steps::{Look, RealStep, StepSettings};
 
 /// Bounds receipts, messages, and the time that a step takes.
 const MOST_NAMES: usize = 50;
@@ -77,9 +81,8 @@ impl RecordSettings {
     }
 }
 
-impl Settings {
-    /// What is illegal, each as the key and what is allowed.
-    pub fn problems(&self) -> Vec<(String, String)> {
+impl StepSettings for Settings {
+    fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let mut add = |key: &str, problem: String| problems.push((key.to_owned(), problem));
         if !self.server.parse::<SocketAddr>().is_ok_and(|server| server.port() != 0) {
@@ -107,6 +110,12 @@ impl Settings {
         problems
     }
 
+    fn step(&self, _: &Client, _: &Arc<Look>) -> Arc<dyn RealStep> {
+        Arc::new(Rfc2136::new(self.clone()))
+    }
+}
+
+impl Settings {
     fn problems_of_names(&self) -> Vec<(String, String)> {
         let zone = parse_name(&self.zone).ok();
         let mut seen = BTreeSet::new();
