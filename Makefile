@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: test lint unit e2e parts demo evaluate deny
+.PHONY: test lint unit crash e2e parts demo evaluate deny
 
 test: parts lint unit
 
@@ -15,6 +15,10 @@ lint:
 
 unit:
 	cargo test --locked
+
+# The daemon is killed at every write of an isolation and of a return; prints which.
+crash: parts
+	cargo test --locked --test it -- --nocapture crash::
 
 # From fault to return on real parts, each a process of its own.
 e2e: parts

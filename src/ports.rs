@@ -98,6 +98,11 @@ pub trait IsolationStep: Send + Sync {
     /// line, and mends what somebody changed.
     async fn apply(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError>;
 
+    /// What is not as it was applied, in a few sentences: what joined since, and what somebody changed. `apply` mends it.
+    async fn drift(&self, _zone: &Zone, _receipt: &Receipt, _share: Share) -> Result<Vec<String>, StepError> {
+        Ok(Vec::new())
+    }
+
     /// Reads back whether it is so.
     async fn confirm(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError>;
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use super::remote::{Followed, Goal, Remote, api_error};
+use super::remote::{Acting, Followed, Goal, Remote, api_error};
 use super::{ConfigArguments, Outcome, render};
-use crate::domain::{OperatorHold, Receipt, Share, StepName, Zone};
+use crate::domain::{Isolation, OperatorHold, Receipt, Share, StepName, Zone};
 use crate::isolate::KubernetesStore;
 use crate::isolate::resource::{StepStatus, ZoneIsolation};
 use crate::isolate::steps;
@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     config: ConfigArguments,
     #[command(flatten)]
     which: Which,
+    /// With --all: let go of every ZoneIsolation, even of what could not be undone; prints what that is
+    #[arg(long, requires = "all")]
+    remove_finalizers: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,13 +38,17 @@ struct Which {
     /// Every zone, by the marks on nodes, pods and names alone; needs no daemon and no ledger
     #[arg(long)]
     all: bool,
+    /// What has expired, if no daemon acts that would give it back: for a watchdog
+    #[arg(long)]
+    expired: bool,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let remote = Remote::connect(&arguments.config).await?;
     match &arguments.which.zone {
         Some(zone) => one(&remote, zone).await,
-        None => all(&remote, super::now()).await,
+        None if arguments.which.expired => expired(&remote, super::now()).await,
+        None => all(&remote, arguments.remove_finalizers, super::now()).await,
     }
 }
 
@@ -75,19 +82,63 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
     }
 }
 
+/// Undoes what is overdue while nobody acts. The objects stay: a daemon that comes back ends them, and says so.
+async fn expired(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
+    let acting = remote.who_acts(now).await;
+    if matches!(acting, Acting::Unknown) {
+        bail!("{acting}: what has expired is left as it is");
+    }
+    if !acting.is_over() {
+        render::line(&format!("nothing to do: {acting}"));
+        return Ok(Outcome::Done);
+    }
+    let isolations = KubernetesStore::new(&remote.client).list().await?;
+    let overdue: Vec<&Isolation> = isolations.iter().filter(|i| i.holds_zone_out() && i.returning(now)).collect();
+    if overdue.is_empty() {
+        render::line("nothing has expired");
+    }
+    let mut failed = 0;
+    for isolation in overdue {
+        let zone = isolation.zone();
+        render::line(&format!("{zone} is overdue since {:.0}, and no daemon acts", isolation.expires_at()));
+        let receipts = isolation
+            .steps
+            .iter()
+            .filter_map(|(name, entry)| Some((zone.clone(), name.clone(), entry.receipt.clone()?)));
+        let done = sweep(remote, Some(zone), &receipts.collect::<Vec<_>>()).await;
+        done.iter().for_each(print_swept);
+        failed += done.iter().filter(|(_, result)| result.is_err()).count();
+    }
+    if failed > 0 {
+        bail!("{failed} steps could not be undone; what they marked stays marked: run it again");
+    }
+    Ok(Outcome::Done)
+}
+
+fn print_swept((step, result): &Swept) {
+    match result {
+        Ok(undone) if undone.is_empty() => render::line(&format!("{step}: nothing of ours was left")),
+        Ok(undone) => render::line(&format!("{step}: undone on {}", undone.join(", "))),
+        Err(error) => render::line(&format!("{step}: NOT undone: {error}")),
+    }
+}
+
 /// First no daemon shall want them any more, then what was done is undone.
-async fn all(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
+async fn all(remote: &Remote, remove_finalizers: bool, now: Timestamp) -> anyhow::Result<Outcome> {
     let objects = delete_all(remote, now).await?;
-    let done = sweep(remote, &objects).await;
+    let done = sweep(remote, None, &objects.iter().flat_map(receipts).collect::<Vec<_>>()).await;
     let failed = done.iter().filter(|(_, result)| result.is_err()).count();
-    for (step, result) in &done {
-        match result {
-            Ok(undone) if undone.is_empty() => render::line(&format!("{step}: nothing of ours was left")),
-            Ok(undone) => render::line(&format!("{step}: undone on {}", undone.join(", "))),
-            Err(error) => render::line(&format!("{step}: NOT undone: {error}")),
+    done.iter().for_each(print_swept);
+    let lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
+    if remove_finalizers {
+        let_go(remote, &objects).await?;
+        if !lost.is_empty() || failed > 0 {
+            bail!(
+                "nothing holds the ZoneIsolations any more, and {failed} steps failed; nobody will restore these: {}",
+                lost.join("; ")
+            );
         }
     }
-    let lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
     if !lost.is_empty() {
         bail!(
             "nothing here can undo these, so their ZoneIsolations stay, with what is to be restored: {}. Run it with the \
@@ -126,13 +177,16 @@ async fn delete_all(remote: &Remote, now: Timestamp) -> anyhow::Result<Vec<ZoneI
 
 type Swept = (StepName, Result<Vec<String>, StepError>);
 
-async fn sweep(remote: &Remote, objects: &[ZoneIsolation]) -> Vec<Swept> {
+/// What a ledger says of a step of a zone.
+type Known = (Zone, StepName, Receipt);
+
+async fn sweep(remote: &Remote, zone: Option<&Zone>, known: &[Known]) -> Vec<Swept> {
     let mut swept = Vec::new();
     for step in steps::sweepers(&remote.settings.steps, &remote.client) {
-        let mut undone = step.sweep(None).await;
+        let mut undone = step.sweep(zone).await;
         // A ledger may know of what has no mark, or what the settings do not name any more.
-        for (zone, receipt) in objects.iter().filter_map(|object| receipt_of(object, &step.name())) {
-            let by_receipt = step.apply(&zone, &receipt, Share::FULL).await;
+        for (zone, _, receipt) in known.iter().filter(|(_, name, _)| *name == step.name()) {
+            let by_receipt = step.apply(zone, receipt, Share::FULL).await;
             undone = undone.and_then(|lines| by_receipt.map(|()| lines));
         }
         swept.push((step.name(), undone));
@@ -140,9 +194,12 @@ async fn sweep(remote: &Remote, objects: &[ZoneIsolation]) -> Vec<Swept> {
     swept
 }
 
-fn receipt_of(object: &ZoneIsolation, step: &StepName) -> Option<(Zone, Receipt)> {
-    let entry = object.status.iter().flat_map(|status| &status.steps).find(|entry| entry.name == step.as_str())?;
-    Some((Zone::new(object.name_any()), Receipt(entry.receipt.clone()?)))
+fn receipts(object: &ZoneIsolation) -> Vec<Known> {
+    let zone = Zone::new(object.name_any());
+    let steps = object.status.iter().flat_map(|status| &status.steps);
+    let known =
+        |entry: &StepStatus| Some((zone.clone(), StepName::new(entry.name.clone()), Receipt(entry.receipt.clone()?)));
+    steps.filter_map(known).collect()
 }
 
 /// Steps of a ledger that began, and that nothing was run for.

@@ -131,6 +131,8 @@ pub enum Event {
     Observed,
     /// A step of an isolation changed its state.
     Step,
+    /// What joined an isolated zone, or was changed there by others, is as it should be again.
+    Mended,
     /// Every step has confirmed the isolation.
     Isolated,
     /// The metrics show the isolation, or do not.
@@ -159,6 +161,7 @@ impl Event {
             Self::Admitted => "admitted",
             Self::Refused => "refused",
             Self::Reclassified => "reclassified",
+            Self::Mended => "mended",
             Self::Clear => "clear",
             Self::Adopted => "adopted",
             Self::Gap => "gap",

@@ -172,6 +172,9 @@ fn stale(situation: &Situation<'_>, settings: &Settings, now: Timestamp) -> Opti
     if !gaps.is_empty() {
         return Some(gaps.join("; "));
     }
+    if age < -settings.stale_after.signed() {
+        return Some(format!("it is of {} s from now: the clock was set back", -age.as_secs()));
+    }
     (age > settings.stale_after.signed()).then(|| format!("it is {} s old (guard.stale_after)", age.as_secs()))
 }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::ledger::{IllegalTransition, StepEvent};
 use super::plan::{self, Next};
 use super::words;
-use crate::domain::isolation::{OperatorHold, Share, StepEntry, StepName};
+use crate::domain::isolation::{OperatorHold, Receipt, Share, StepEntry, StepName};
 use crate::domain::record::StepRecord;
 use crate::domain::{Admission, Event, HoldReason, Isolation, Origin, Record, StepState, Zone};
 use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
@@ -145,9 +145,9 @@ impl Executor {
     pub async fn settle(&mut self, done: Done, now: Timestamp) -> Result<(), AdvanceError> {
         let key = (done.episode, done.step);
         self.busy.remove(&key);
-        if done.event == StepEvent::Kept {
+        if let StepEvent::Kept(mended) = &done.event {
             self.kept_at.insert(key.clone(), now);
-            if !done.after_failure {
+            if !done.after_failure && mended.is_empty() {
                 return Ok(());
             }
         }
@@ -155,6 +155,14 @@ impl Executor {
         let Some(mut isolation) = isolations.iter().find(|i| i.id == key.0 && i.active()).cloned() else {
             return Ok(());
         };
+        if let StepEvent::Kept(mended) = &done.event {
+            if !mended.is_empty() {
+                self.audit.append(words::mended(isolation.zone(), &key.1, mended, now)).await?;
+            }
+            if !done.after_failure {
+                return Ok(());
+            }
+        }
         let mut unrecorded = Unrecorded::new(isolation.returning(now));
         let entry = isolation.steps.entry(key.1.clone()).or_default();
         let before = entry.clone();
@@ -351,7 +359,7 @@ impl Executor {
         let key = (isolation.id.clone(), step.name());
         let Some(entry) = isolation.steps.get(&key.1) else { return };
         let next = plan::next(entry, step.granularity().of_share(wanted), now);
-        let kept = self.kept_at.get(&key).is_some_and(|at| now.duration_since(*at) < KEEP_EVERY);
+        let kept = self.kept_at.get(&key).is_some_and(|at| now.duration_since(*at).abs() < KEEP_EVERY);
         let due = match next {
             Next::Nothing => false,
             Next::Keep(_) => !kept,
@@ -368,7 +376,7 @@ impl Executor {
                 match next {
                     Next::Capture => step.capture(&zone).await.map(StepEvent::Captured),
                     Next::Apply(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Applied(share)),
-                    Next::Keep(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Kept),
+                    Next::Keep(share) => keep(step.as_ref(), &zone, &receipt, share).await.map(StepEvent::Kept),
                     Next::Confirm(share) => {
                         step.confirm(&zone, &receipt, share).await.map(|()| StepEvent::Confirmed(share))
                     }
@@ -413,6 +421,18 @@ impl Executor {
         }
         Ok(self.save(isolation).await?)
     }
+}
+
+/// Mends what is not as it was applied. Says what that was.
+async fn keep(
+    step: &dyn IsolationStep,
+    zone: &Zone,
+    receipt: &Receipt,
+    share: Share,
+) -> Result<Vec<String>, StepError> {
+    let drift = step.drift(zone, receipt, share).await?;
+    step.apply(zone, receipt, share).await?;
+    Ok(drift)
 }
 
 /// What could not be put on record. Nothing is changed without a record; but a zone is given back all the same.

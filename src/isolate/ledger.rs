@@ -10,14 +10,17 @@ use crate::ports::StepError;
 pub(super) const STUCK_AFTER: u32 = 6;
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
+/// A wait is longer by up to one part in so many, so that steps that failed together don't come back together.
+const JITTER: i32 = 4;
+
 /// What came of a verb.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepEvent {
     Captured(Receipt),
     Applied(Share),
     Confirmed(Share),
-    /// It was as wanted, or is so again.
-    Kept,
+    /// It was as wanted, or is so again: what was mended.
+    Kept(Vec<String>),
     Failed(StepError),
     /// It was never begun, so there is nothing to undo.
     NothingToUndo,
@@ -48,7 +51,7 @@ impl StepEntry {
                     Confirmed { share }
                 }
             }
-            (state @ Confirmed { .. }, StepEvent::Kept) => state,
+            (state @ Confirmed { .. }, StepEvent::Kept(_)) => state,
             (state @ (Pending | Captured | Applied { .. } | Confirmed { .. } | Stuck), StepEvent::Failed(error)) => {
                 return {
                     self.fail(state, &error, now);
@@ -59,6 +62,11 @@ impl StepEntry {
         };
         *self = Self { state, receipt: self.receipt.take(), ..Self::default() };
         Ok(())
+    }
+
+    /// Whether it is not yet to be tried again. Nothing waits longer than was ever set: then the clock was set back.
+    pub(super) fn waits(&self, now: Timestamp) -> bool {
+        self.retry_at.is_some_and(|at| at > now && at.duration_since(now) <= LONGEST_WAIT + LONGEST_WAIT / JITTER)
     }
 
     /// Waits longer each time. What may have been changed and can't be moved on calls for a person.
@@ -75,7 +83,13 @@ impl StepEntry {
         }
         let touched = state != StepState::Pending;
         self.state = if touched && (permanent || self.failures >= STUCK_AFTER) { StepState::Stuck } else { state };
-        self.retry_at = Some(now + wait.min(LONGEST_WAIT));
+        self.retry_at = Some(now + spread(wait.min(LONGEST_WAIT), now));
         self.last_error = Some(error.to_string());
     }
+}
+
+/// By what the moment has below a second, so that the same moment always gives the same.
+fn spread(wait: SignedDuration, now: Timestamp) -> SignedDuration {
+    let fraction = f64::from(now.subsec_nanosecond()) / 1e9;
+    wait + (wait / JITTER).mul_f64(fraction)
 }

@@ -18,8 +18,7 @@ pub(super) enum Next {
 
 /// The next verb on the way to the wanted share.
 pub(super) fn next(entry: &StepEntry, wanted: Share, now: Timestamp) -> Next {
-    if entry.retry_at.is_some_and(|at| at > now) && !matches!(entry.state, StepState::Pending if wanted == Share::FULL)
-    {
+    if entry.waits(now) && !matches!(entry.state, StepState::Pending if wanted == Share::FULL) {
         return Next::Nothing;
     }
     match entry.state {

@@ -46,3 +46,7 @@ pub(super) fn step(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {
     record.step = Some(change);
     record
 }
+
+pub(super) fn mended(zone: &Zone, step: &StepName, mended: &[String], now: Timestamp) -> Record {
+    Record::new(now, Event::Mended, format!("{step}: {}", mended.join("; "))).zone(zone)
+}

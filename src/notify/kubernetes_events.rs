@@ -113,6 +113,7 @@ fn severity(record: &Record) -> EventType {
         | Event::Ineffective
         | Event::ConfigurationRefused
         | Event::Reclassified
+        | Event::Mended
         | Event::Adopted
         | Event::Gap => EventType::Warning,
         Event::Step if stuck => EventType::Warning,

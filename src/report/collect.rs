@@ -99,6 +99,7 @@ impl Collector {
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused
             | Event::Reclassified
+            | Event::Mended
             | Event::Adopted
             | Event::Admitted
             | Event::Refused

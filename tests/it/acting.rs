@@ -87,6 +87,9 @@ fn a_zone_goes_out_by_hand_with_its_newcomers_and_comes_back_exactly_as_it_was()
     let records = json_lines(&stdout(&run(&["audit", "--directory", journal.to_str().unwrap(), "--output", "json"])));
     let admitted = records.iter().find(|record| text(record, "event") == "admitted").unwrap();
     assert!(text(admitted, "message").contains("overriding stale_data: disk failures"), "{admitted}");
+    let mended = |what: &str| records.iter().any(|r| text(r, "event") == "mended" && text(r, "message").contains(what));
+    assert!(mended("nodes joined, or lost the taint, and get it: zone-b-"), "{records:?}");
+    assert!(mended("1 pods joined, or lost the label, and get it: default/web-zone-b-2"), "{records:?}");
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub struct Cluster {
     _etcd: Daemon,
     etcd_address: SocketAddr,
     address: SocketAddr,
+    authority: String,
     folder: TempDir,
 }
 
@@ -108,9 +109,19 @@ impl Cluster {
             folder.path().join("etcd.log"),
         );
         etcd.wait_until(|| TcpStream::connect(etcd_address).is_ok());
-        let mut cluster = Self { controllers: vec![], api_server: None, _etcd: etcd, etcd_address, address, folder };
+        let mut cluster =
+            Self { controllers: vec![], api_server: None, _etcd: etcd, etcd_address, address, authority, folder };
         cluster.start_api_server();
         cluster
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whose certificates are to be trusted, in PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// On the same port and data as before.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
+use zoneward::domain::isolation::{
+    Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepEntry, StepName,
+};
 use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
 use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
@@ -427,4 +429,28 @@ async fn marks_that_no_isolation_accounts_for_are_undone_and_others_stay() {
     let said = |r: &&Record| r.event == Event::Restore && r.zone == Some(sick());
     assert_eq!(records.kept.lock().unwrap().iter().filter(said).count(), 2, "it is on record");
     assert_eq!(sweeper.sweep(&all, store.as_ref(), records.as_ref(), start()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_delays_no_step_for_longer_than_it_would_have_waited() {
+    for verb in [Verb::Apply, Verb::Confirm, Verb::Keep] {
+        let world = world();
+        let steps = sabotaged(&world, 0, verb, Fail::Before);
+        let (store, records) = (Arc::<Store>::default(), Arc::<Records>::default());
+        let mut wish = wish();
+        wish.expires_at = start() + SignedDuration::from_hours(3);
+        store.create(wish, start()).await.unwrap();
+        let mut executor = executor(&steps, &store, &records);
+        // A look every ten seconds on a clock that is an hour fast at first, then set right, then set back by a minute.
+        let fast = SignedDuration::from_hours(1);
+        for (set, looks) in [(fast, 2), (SignedDuration::ZERO, 7), (SignedDuration::from_mins(-1), 14)] {
+            for look in 0..looks {
+                let now = start() + set + SignedDuration::from_secs(10 * look);
+                executor.run_until_idle(now).await.unwrap();
+            }
+            let isolation = store.list().await.unwrap().pop().unwrap();
+            let confirmed = |entry: &StepEntry| matches!(entry.state, StepState::Confirmed { .. });
+            assert!(set == fast || isolation.steps.values().all(confirmed), "{verb:?}, {set:?}: {isolation:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A cluster in three zones, a name server, and the daemon with its least rights: what acting is tested on.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -74,6 +75,11 @@ impl Stage {
 
     /// Metrics are nowhere: people act with `stale-data` overridden.
     pub fn config(&self) -> PathBuf {
+        self.config_of("config.yaml", self.bind.address())
+    }
+
+    /// The same, with the name server elsewhere.
+    pub fn config_of(&self, name: &str, name_server: SocketAddr) -> PathBuf {
         let text = format!(
             "mode: enforce\n\
              prometheus: {{url: 'http://127.0.0.1:1', history: 1m}}\n\
@@ -82,10 +88,10 @@ impl Stage {
              steps:\n  mesh_istio: {{}}\n  taint: {{}}\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    \
              key_name: {KEY_NAME}\n    key_file: {key}\n    timeout: 2s\n    records:\n    - name: {NAME}\n      addresses: \
              {{zone-a: [192.0.2.1], zone-b: [192.0.2.2], zone-c: [192.0.2.3]}}\n",
-            server = self.bind.address(),
+            server = name_server,
             key = self.bind.key_file().display(),
         );
-        self.write("config.yaml", &text)
+        self.write(name, &text)
     }
 
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -104,6 +110,10 @@ impl Stage {
     }
 
     pub fn daemon_with(&self, name: &str, config: &Path) -> Process {
+        self.daemon_through(name, config, &self.cluster.kubeconfig_of(ACCOUNT))
+    }
+
+    pub fn daemon_through(&self, name: &str, config: &Path, kubeconfig: &Path) -> Process {
         let address = free_address();
         let mut command = zoneward();
         command
@@ -112,7 +122,7 @@ impl Stage {
             .arg(config)
             .arg("--audit-directory")
             .arg(self.path(name))
-            .env("KUBECONFIG", self.cluster.kubeconfig_of(ACCOUNT))
+            .env("KUBECONFIG", kubeconfig)
             .env("HOSTNAME", name)
             .env("ZONEWARD_SERVE__LISTEN", address.to_string())
             .stderr(std::fs::File::create(self.path(&format!("{name}.log"))).unwrap());

@@ -105,6 +105,14 @@ impl Process {
         process
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -193,6 +193,22 @@ impl IsolationStep for MeshIstio {
         self.label(&with_uid(&plan.to_drain), Some(zone)).await
     }
 
+    async fn drift(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<Vec<String>, StepError> {
+        if share == Share::FULL {
+            return Ok(Vec::new());
+        }
+        let (plan, _) = self.plan(zone, share)?;
+        let said = |pods: &BTreeSet<PodId>, what: &str| {
+            let names: Vec<String> = pods.iter().map(PodId::to_string).collect();
+            (!names.is_empty()).then(|| format!("{} pods {what}: {}", names.len(), some_of(&names)))
+        };
+        let sentences = [
+            said(&plan.to_drain, "joined, or lost the label, and get it"),
+            said(&plan.to_return, "are to serve again, and lose the label"),
+        ];
+        Ok(sentences.into_iter().flatten().collect())
+    }
+
     async fn confirm(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<(), StepError> {
         let marked = self.marked_pods().await?;
         let ours: Vec<&Marked> = marked.iter().filter(|pod| pod.zone.as_ref() == Some(zone)).collect();

@@ -141,6 +141,16 @@ impl IsolationStep for TaintNodes {
         self.patch_all(&lacking, Some(zone)).await
     }
 
+    async fn drift(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<Vec<String>, StepError> {
+        let nodes = if share == Share::FULL { Vec::new() } else { self.nodes_of(zone)? };
+        let (tainted, lacking): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|(_, tainted)| *tainted);
+        let names: Vec<String> = lacking.into_iter().map(|(name, _)| name).collect();
+        let nodes = tainted.len() + names.len();
+        let sentence =
+            || format!("{} of {nodes} nodes joined, or lost the taint, and get it: {}", names.len(), some_of(&names));
+        Ok((!names.is_empty()).then(sentence).into_iter().collect())
+    }
+
     /// Reads back from the API server itself.
     async fn confirm(&self, zone: &Zone, _: &Receipt, share: Share) -> Result<(), StepError> {
         let tainted = self.tainted().await?;

@@ -1,0 +1,153 @@
+//! The daemon is killed at every write of an isolation, and at every write of a return, on real servers: whoever takes over
+//! ends what was begun, and nothing of anybody else is touched.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::relay::{Fate, Relay};
+use crate::stage::Stage;
+use crate::support::{Process, eventually, strip};
+
+const SOON: Duration = Duration::from_secs(30);
+/// More than an isolation, or a return, has.
+const MOST_WRITES: usize = 60;
+
+/// Two replicas at a time, of which one acts.
+struct Replicas<'a> {
+    stage: &'a Stage,
+    relay: &'a Relay,
+    started: usize,
+    leader: Process,
+    follower: Process,
+}
+
+impl<'a> Replicas<'a> {
+    fn start(stage: &'a Stage, relay: &'a Relay) -> Self {
+        let leader = daemon(stage, relay, 0);
+        stage.leads("replica-0");
+        let follower = daemon(stage, relay, 1);
+        Self { stage, relay, started: 2, leader, follower }
+    }
+
+    /// The leader is gone. Its Lease is taken for run out, which half a minute later it would be.
+    fn take_over(&mut self) {
+        self.stage.cluster.kubectl(&["delete", "lease", "-n", "zoneward", "zoneward"]);
+        self.stage.leads(&format!("replica-{}", self.started - 1));
+        let next = daemon(self.stage, self.relay, self.started);
+        self.leader = std::mem::replace(&mut self.follower, next);
+        self.started += 1;
+    }
+}
+
+impl Drop for Replicas<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("writes: {:#?}", self.relay.writes());
+            println!("{:?}", self.stage.cluster.try_kubectl(&["get", "zoneisolations,leases", "-A", "-o", "yaml"]));
+            (0..=self.started).for_each(|nth| println!("replica-{nth}: {}", self.stage.log(&format!("replica-{nth}"))));
+        }
+    }
+}
+
+fn daemon(stage: &Stage, relay: &Relay, nth: usize) -> Process {
+    let config = stage.config_of("relayed.yaml", relay.name_server);
+    stage.daemon_through(&format!("replica-{nth}"), &config, &relay.kubeconfig(stage))
+}
+
+/// All that is in the cluster, and in the name server, but for versions, times, and what zoneward keeps of its past.
+fn everything(stage: &Stage) -> Value {
+    let kinds = "nodes,pods,services,endpointslices,namespaces,configmaps,zoneisolations";
+    let mut all = stage.get(&[kinds, "-A"]);
+    strip(&mut all);
+    let names = ["api.example.org.", "_zoneward.api.example.org."].map(|name| stage.bind.dig(name, "ANY"));
+    json!([all, names])
+}
+
+fn apply(stage: &Stage) {
+    let expires = Stage::in_future(Duration::from_secs(3600));
+    stage.cluster.apply(&format!(
+        "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: zone-b}}, \
+         spec: {{reason: 'a test', expiresAt: '{expires}', overrides: [stale_data, cooling_down, budget_spent]}}}}"
+    ));
+}
+
+fn is_isolated(stage: &Stage) -> bool {
+    stage.condition("zone-b", "Isolated").is_some_and(|(status, _, _)| status == "True")
+}
+
+fn is_gone(stage: &Stage) -> bool {
+    stage.cluster.try_kubectl(&["get", "zoneisolation", "zone-b"]).is_err()
+}
+
+#[test]
+fn whatever_write_the_daemon_dies_at_another_replica_ends_what_it_began() {
+    let stage = Stage::new();
+    // Others' marks, on the same objects.
+    stage.cluster.kubectl(&["taint", "node", "zone-b-0", "team=blue:NoSchedule"]);
+    stage.cluster.kubectl(&["cordon", "zone-b-1"]);
+    stage.pod("theirs-zone-b", "web", "zone-b-0", "{}");
+    stage.cluster.kubectl(&["label", "pod", "theirs-zone-b", "istio.io/draining=by-somebody"]);
+    let relay = Relay::start(&stage);
+    let before = everything(&stage);
+    let mut replicas = Replicas::start(&stage, &relay);
+    let (mut killed_out, mut killed_back) = (Vec::new(), Vec::new());
+    let mut isolated: Option<Value> = None;
+    for nth in 1..MOST_WRITES {
+        let outlived = (killed_out.len() + 1 < nth, killed_back.len() + 1 < nth);
+        if outlived == (true, true) {
+            break;
+        }
+        relay.nth(nth, Fate::KillAfter(replicas.leader.id()));
+        apply(&stage);
+        if eventually("the zone is out, or its daemon is dead", SOON, || ended(&stage, &mut replicas, is_isolated)) {
+            killed_out.push(relay.writes()[nth - 1].clone());
+            replicas.take_over();
+        }
+        eventually("the zone is out", SOON, || is_isolated(&stage).then_some(()));
+        assert!(stage.is_out("zone-b"), "killed at write {nth} of an isolation, {:?}", relay.writes());
+        let mut out = everything(&stage);
+        forget_the_episode(&mut out);
+        assert_eq!(isolated.get_or_insert_with(|| out.clone()), &out, "killed at write {nth} of an isolation");
+
+        relay.nth(nth, Fate::KillAfter(replicas.leader.id()));
+        stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b", "--wait=false"]);
+        if eventually("the zone is back, or its daemon is dead", SOON, || ended(&stage, &mut replicas, is_gone)) {
+            killed_back.push(relay.writes()[nth - 1].clone());
+            replicas.take_over();
+        }
+        eventually("the zone is back", SOON, || is_gone(&stage).then_some(()));
+        assert_eq!(everything(&stage), before, "killed at write {nth} of a return, {:?}", relay.writes());
+    }
+    println!("killed at {} writes of isolations: {killed_out:#?}", killed_out.len());
+    println!("killed at {} writes of returns: {killed_back:#?}", killed_back.len());
+    for (what, killed) in [("isolation", &killed_out), ("return", &killed_back)] {
+        for kind in ["/nodes/", "/pods/", "UPDATE", "/zoneisolations/"] {
+            assert!(
+                killed.iter().any(|write| write.contains(kind)),
+                "no {kind} among the writes of the {what}: {killed:?}"
+            );
+        }
+    }
+}
+
+/// Whether the leader was killed, once that is known or what was asked for is done.
+fn ended(stage: &Stage, replicas: &mut Replicas<'_>, done: fn(&Stage) -> bool) -> Option<bool> {
+    if replicas.leader.has_ended() {
+        return Some(true);
+    }
+    // A write may follow what was asked for.
+    done(stage).then(|| {
+        std::thread::sleep(Duration::from_millis(500));
+        replicas.leader.has_ended()
+    })
+}
+
+/// What differs from one episode to the next: when it was, and what it is called.
+fn forget_the_episode(all: &mut Value) {
+    for item in all[0]["items"].as_array_mut().unwrap() {
+        if item["kind"] == "ZoneIsolation" {
+            *item = json!({"steps": item["status"]["steps"], "finalizers": item["metadata"]["finalizers"]});
+        }
+    }
+}
