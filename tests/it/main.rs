@@ -15,6 +15,8 @@ mod evaluation;
 mod executor;
 mod holds;
 mod hostile;
+mod istio;
+mod istiod;
 mod live;
 mod recordings;
 mod reload;
