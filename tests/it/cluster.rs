@@ -17,20 +17,20 @@ use crate::support::{free_address, part};
 const ADMIN: &str = "admin";
 
 /// A process that ends with the test, and whose log is shown when it fails.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
 impl Daemon {
-    fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log }
     }
 
-    fn wait_until(&mut self, ready: impl Fn() -> bool) {
+    pub fn wait_until(&mut self, ready: impl Fn() -> bool) {
         let patience = Instant::now() + Duration::from_secs(120);
         while !ready() {
             let ended = self.child.try_wait().unwrap();
@@ -51,7 +51,7 @@ impl Drop for Daemon {
 }
 
 /// Knows nothing of its user's settings, which for these programs would include environment variables.
-fn isolated(name: &str, home: &Path) -> Command {
+pub fn isolated(name: &str, home: &Path) -> Command {
     let mut command = Command::new(part(name));
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.current_dir(home);

@@ -16,6 +16,8 @@ mod evaluation;
 mod executor;
 mod holds;
 mod hostile;
+mod istio;
+mod istiod;
 mod live;
 mod recordings;
 mod relay;

@@ -11,26 +11,27 @@ use zoneward::isolate::steps::{Look, MeshIstio, TaintNodes};
 use zoneward::kubernetes;
 use zoneward::ports::IsolationStep;
 
+use crate::cluster::Cluster;
 use crate::stage::Stage;
 
-async fn client(stage: &Stage) -> Client {
-    let kubeconfig = Kubeconfig::read_from(stage.cluster.kubeconfig()).unwrap();
+pub async fn client(cluster: &Cluster) -> Client {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }
 
-async fn view(client: &Client) -> ClusterView {
+pub async fn view(client: &Client) -> ClusterView {
     kubernetes::read(client, &kubernetes::Settings::default()).await.unwrap()
 }
 
-fn looking_at(view: ClusterView) -> Arc<Look> {
+pub fn looking_at(view: ClusterView) -> Arc<Look> {
     Arc::new(move || Ok(view.clone()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_verb_may_run_twice_and_undo_restores_what_was() {
     let stage = Stage::new();
-    let client = client(&stage).await;
+    let client = client(&stage.cluster).await;
     let before = stage.everything();
     let zone = Zone::new("zone-b");
     let mesh =
@@ -59,7 +60,7 @@ async fn each_verb_may_run_twice_and_undo_restores_what_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_goes_up_and_down_and_is_confirmed_both_ways() {
     let stage = Stage::new();
-    let client = client(&stage).await;
+    let client = client(&stage.cluster).await;
     let zone = Zone::new("zone-b");
     for (percent, expected) in [(0, 2), (50, 1), (0, 2), (99, 0)] {
         let step = MeshIstio::new(Default::default(), &client, looking_at(view(&client).await));
@@ -74,7 +75,7 @@ async fn a_share_goes_up_and_down_and_is_confirmed_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_gone_or_another_by_now_is_nobodys_failure() {
     let stage = Stage::new();
-    let client = client(&stage).await;
+    let client = client(&stage.cluster).await;
     let old = view(&client).await;
     stage.cluster.kubectl(&["delete", "pod", "web-zone-b-0", "web-zone-b-1", "--force"]);
     stage.pod("web-zone-b-1", "web", "zone-b-1", "{}");
