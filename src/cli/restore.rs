@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     config: ConfigArguments,
     #[command(flatten)]
     which: Which,
-    /// With --all: let go of every ZoneIsolation, even of what could not be undone; prints what that is
+    /// With --all: let go even of what could not be undone, so that nothing holds a deletion; prints what that is
     #[arg(long, requires = "all")]
     remove_finalizers: bool,
 }
