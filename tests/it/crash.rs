@@ -1,6 +1,8 @@
 //! The daemon is killed at every write of an isolation, and at every write of a return, on real servers: whoever takes over
 //! ends what was begun, and nothing of anybody else is touched.
 
+#![allow(clippy::print_stdout, reason = "which writes it died at is worth reading")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
