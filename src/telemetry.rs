@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::{Assessment, Event};
+use crate::domain::{Assessment, Event, Isolation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -44,6 +44,24 @@ struct VerdictLabels {
     verdict: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ZoneLabels {
+    zone: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepNameLabels {
+    zone: String,
+    step: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    zone: String,
+    step: String,
+    state: &'static str,
+}
+
 /// `zoneward_…`, as `/metrics` shows them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -57,6 +75,9 @@ pub struct Metrics {
     response_bytes: Counter,
     records: Family<EventLabels, Counter>,
     verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
+    isolated: Family<ZoneLabels, Gauge<i64, AtomicI64>>,
+    steps: Family<StepLabels, Gauge<i64, AtomicI64>>,
+    step_failures: Family<StepNameLabels, Gauge<i64, AtomicI64>>,
     services: Gauge,
     leader: Gauge,
     seen_usage: Mutex<(u64, u64, u64)>,
@@ -75,6 +96,9 @@ impl Default for Metrics {
             response_bytes: Counter::default(),
             records: Family::default(),
             verdicts: Family::default(),
+            isolated: Family::default(),
+            steps: Family::default(),
+            step_failures: Family::default(),
             services: Gauge::default(),
             leader: Gauge::default(),
             seen_usage: Mutex::default(),
@@ -95,6 +119,9 @@ impl Default for Metrics {
         registry.register_with_unit("prometheus_response", "Bytes read", Unit::Bytes, m.response_bytes.clone());
         registry.register("audit_records", "Records written, by event", m.records.clone());
         registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
+        registry.register("zone_isolated", "1 while the zone is, or may be, out of rotation", m.isolated.clone());
+        registry.register("isolation_step", "1 for the state that a step of an isolation is in", m.steps.clone());
+        registry.register("isolation_step_failures", "Failures of a step in a row", m.step_failures.clone());
         registry.register("services", "Services followed", m.services.clone());
         registry.register("leader", "1 on the replica that acts", m.leader.clone());
         Self { registry, ..metrics }
@@ -119,6 +146,24 @@ impl Metrics {
         for (zone, finding) in &assessment.zones {
             let labels = VerdictLabels { zone: zone.to_string(), verdict: finding.verdict.as_str() };
             self.verdicts.get_or_create(&labels).set(1);
+        }
+    }
+
+    /// Those that have not ended, on the replica that acts.
+    pub fn isolations(&self, active: &[Isolation]) {
+        self.isolated.clear();
+        self.steps.clear();
+        self.step_failures.clear();
+        for isolation in active {
+            let zone = isolation.zone().to_string();
+            let out = i64::from(isolation.holds_zone_out());
+            self.isolated.get_or_create(&ZoneLabels { zone: zone.clone() }).set(out);
+            for (step, entry) in &isolation.steps {
+                let labels = StepLabels { zone: zone.clone(), step: step.to_string(), state: entry.state.as_str() };
+                self.steps.get_or_create(&labels).set(1);
+                let labels = StepNameLabels { zone: zone.clone(), step: step.to_string() };
+                self.step_failures.get_or_create(&labels).set(i64::from(entry.failures));
+            }
         }
     }
 

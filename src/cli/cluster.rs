@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{ClusterView, Mode, Sight, Zone};
+use crate::domain::{ClusterView, Isolation, Mode, Sight, Zone};
 use crate::guard;
 use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, KubernetesStore};
@@ -119,6 +119,7 @@ impl Eyes {
         let store = Arc::new(KubernetesStore::new(client));
         let looked = Arc::clone(watch);
         let look: Arc<Look> = Arc::new(move || looked.view());
+        let (shown, isolations) = watch::channel(Vec::new());
         let (sights, seen) = watch::channel(None);
         let sights = Arc::new(sights);
         let (guard, seen_guard) = watch::channel(settings.guard.clone());
@@ -132,6 +133,7 @@ impl Eyes {
             audit,
             guard: seen_guard,
             look,
+            shown,
             sights: seen,
             cluster_changes: watch.changes(),
             leads: Arc::new(move || leads.leads()),
@@ -146,7 +148,7 @@ impl Eyes {
             let _at_its_end = idle.drop_guard();
             controller.run(client, tasks_of_controller, stop).await;
         });
-        Ok(Hands { store, leadership, sights, guard, executor: Some(executor), verdicts: BTreeMap::new() })
+        Ok(Hands { store, leadership, isolations, sights, guard, executor: Some(executor), verdicts: BTreeMap::new() })
     }
 }
 
@@ -154,6 +156,8 @@ impl Eyes {
 pub(super) struct Hands {
     pub store: Arc<KubernetesStore>,
     leadership: Leadership,
+    /// What the executor carries out.
+    pub isolations: watch::Receiver<Vec<Isolation>>,
     /// What the executor sees of the newest cycle.
     pub sights: Arc<watch::Sender<Option<Arc<Sight>>>>,
     /// As the executor is to apply it.

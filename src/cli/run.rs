@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use futures::future::OptionFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +19,7 @@ use super::cluster::{self, Hands};
 use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Mode, Record, Snapshot, Zone};
+use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Record, Snapshot, Zone};
 use crate::isolate::{Executor, MemoryStore};
 use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
@@ -96,6 +97,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Mode::Observe => None,
         Mode::Recommend | Mode::Enforce => Some(eyes.hands(&settings, sink.clone(), &tasks, &stop)?),
     };
+    if let Some(hands) = &hands {
+        let _only_here = status.isolations.set(hands.isolations.clone());
+    }
     let executor = hands.as_mut().and_then(|hands| hands.executor.take());
     let store: Arc<dyn IsolationStore> = match &hands {
         Some(hands) => hands.store.clone(),
@@ -362,6 +366,8 @@ impl AuditSink for CountingSink {
 /// What `/healthz`, `/readyz` and `/metrics` say.
 struct DaemonStatus {
     metrics: Metrics,
+    /// What is carried out, where something is.
+    isolations: OnceLock<watch::Receiver<Vec<Isolation>>>,
     /// When the loop last turned, and how long it may take until it does again.
     turned_at_s: AtomicI64,
     patience_s: AtomicI64,
@@ -376,6 +382,7 @@ impl DaemonStatus {
         let slack_s = 8 * settings.prometheus.timeout.signed().as_secs() + 30;
         Self {
             metrics: Metrics::default(),
+            isolations: OnceLock::new(),
             turned_at_s: AtomicI64::new(super::now().as_second()),
             patience_s: AtomicI64::new(slack_s),
             sight: Mutex::new(Err("no cycle has been judged yet".to_owned())),
@@ -410,6 +417,9 @@ impl Status for DaemonStatus {
     }
 
     fn metrics(&self) -> String {
+        if let Some(isolations) = self.isolations.get() {
+            self.metrics.isolations(&isolations.borrow());
+        }
         self.metrics.encode()
     }
 }

@@ -36,6 +36,8 @@ pub struct Controller {
     pub audit: Arc<dyn AuditSink>,
     pub guard: watch::Receiver<guard::Settings>,
     pub look: Arc<Look>,
+    /// Isolations that have not ended, as this replica last saw them; empty on one that does not act.
+    pub shown: watch::Sender<Vec<Isolation>>,
     /// The newest cycle.
     pub sights: watch::Receiver<Option<Arc<Sight>>>,
     /// Changes whenever something of the cluster does.
@@ -79,6 +81,7 @@ impl Controller {
             if !(self.leads)() {
                 if std::mem::take(&mut led) {
                     executor.abandon();
+                    self.shown.send_replace(Vec::new());
                 }
                 continue;
             }
@@ -97,6 +100,7 @@ impl Controller {
             if at_once || disturbed || turned_at.is_none_or(|at| at.elapsed() >= patience) {
                 turned_at = Some(Instant::now());
                 trouble.note(executor.turn((self.now)()).await.err().map(|e| e.to_string()));
+                self.shown.send_replace(executor.active().to_vec());
             }
         }
     }

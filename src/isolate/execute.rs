@@ -70,8 +70,8 @@ pub struct Executor {
     said: BTreeSet<(String, Event, String)>,
     /// Episodes whose end by hand is noted as a hold.
     held: BTreeSet<String>,
-    /// Whether the last look found a zone out of rotation.
-    any_out: bool,
+    /// As they were when last looked at: those that have not ended.
+    active: Vec<Isolation>,
 }
 
 impl Executor {
@@ -84,7 +84,7 @@ impl Executor {
     ) -> Self {
         let (running, busy, kept_at) = (FuturesUnordered::new(), BTreeSet::new(), BTreeMap::new());
         let (said, held) = (BTreeSet::new(), BTreeSet::new());
-        Self { steps, store, audit, admit, leads, running, busy, kept_at, said, held, any_out: false }
+        Self { steps, store, audit, admit, leads, running, busy, kept_at, said, held, active: Vec::new() }
     }
 
     /// One whose requests were all admitted before.
@@ -96,8 +96,13 @@ impl Executor {
         Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Vec::new())), Box::new(|| true))
     }
 
-    pub const fn any_out(&self) -> bool {
-        self.any_out
+    pub fn active(&self) -> &[Isolation] {
+        &self.active
+    }
+
+    /// Whether the last look found a zone out of rotation.
+    pub fn any_out(&self) -> bool {
+        self.active.iter().any(Isolation::holds_zone_out)
     }
 
     /// Something changed that steps look at: they look at once.
@@ -116,7 +121,6 @@ impl Executor {
     /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on.
     pub async fn turn(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
         let mut isolations = self.store.list().await?;
-        self.any_out = isolations.iter().any(Isolation::holds_zone_out);
         let known: BTreeSet<&String> = isolations.iter().filter(|i| i.active()).map(|i| &i.id).collect();
         self.kept_at.retain(|(episode, _), _| known.contains(episode));
         self.said.retain(|(episode, _, _)| known.contains(episode));
@@ -130,6 +134,8 @@ impl Executor {
                 isolations[at] = isolation;
             }
         }
+        isolations.retain(Isolation::active);
+        self.active = isolations;
         first_failure
     }
 

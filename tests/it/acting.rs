@@ -294,7 +294,7 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     let right = std::fs::read_to_string(stage.bind.key_file()).unwrap();
     let wrong = "d3Jvbmcgc2VjcmV0IG9mIHRoZSB0ZXN0cyEhISEhISE=";
     std::fs::write(stage.bind.key_file(), wrong).unwrap();
-    let _daemon = stage.daemon("one");
+    let daemon = stage.daemon("one");
     stage.leads("one");
     stage.apply_isolation("zone-b", Duration::from_secs(600), "");
     eventually("it is said", SOON, || {
@@ -316,10 +316,22 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     });
     std::fs::write(stage.bind.key_file(), &right).unwrap();
     eventually("with the right key it goes on", Duration::from_secs(90), || stage.is_out("zone-b").then_some(()));
+    std::fs::write(stage.bind.key_file(), wrong).unwrap();
+    stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b", "--wait=false"]);
+    // That a person has to look is said wherever one may be looking.
+    let metric = r#"zoneward_isolation_step{zone="zone-b",step="dns_rfc2136",state="stuck"} 1"#;
+    eventually("a metric", SOON, || daemon.get("/metrics").1.contains(metric).then_some(()));
+    assert!(stage.condition("zone-b", "Stalled").is_some_and(|stalled| stalled.0 == "True"));
+    assert!(stage.said(&["status"]).contains("dns_rfc2136 Stuck"), "{}", stage.said(&["status"]));
+    let aloud = "dns_rfc2136: stuck, a person has to look";
+    eventually("an Event", SOON, || stage.get(&["events", "-n", "default"]).to_string().contains(aloud).then_some(()));
+    assert!(stdout(&run(&["audit", "--directory", stage.path("one").to_str().unwrap()])).contains(aloud));
     let everything = stage.log("one") + &dns() + &stage.get(&["events", "-n", "default"]).to_string();
     for secret in [wrong, right.trim(), ACCOUNT_TOKEN] {
         assert!(!everything.contains(secret), "no secret is shown");
     }
+    std::fs::write(stage.bind.key_file(), &right).unwrap();
+    eventually("with the right key it is undone", Duration::from_secs(90), || stage.is_clean().then_some(()));
 }
 
 #[test]
