@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: test lint unit crash e2e parts demo evaluate deny
+.PHONY: test lint unit crash drain e2e parts demo evaluate deny
 
 test: parts lint unit
 
@@ -19,6 +19,10 @@ unit:
 # The daemon is killed at every write of an isolation and of a return; prints which.
 crash: parts
 	cargo test --locked --test it -- --nocapture crash::
+
+# How long the mesh step takes for five thousand pods.
+drain: parts
+	cargo bench --locked --bench drain
 
 # From fault to return on real parts, each a process of its own.
 e2e: parts

@@ -12,6 +12,7 @@ use zoneward::isolate::steps::{Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
 use crate::bind::{Bind, KEY_NAME};
+use crate::contract::{self, Mark};
 
 pub const RECORDS: &[&str] = &[
     "api 60 IN A 192.0.2.1",
@@ -368,4 +369,12 @@ async fn marks_of_others_at_the_same_name_are_left_alone() {
     give_back(&ours, "a", &receipt).await;
     assert!(!listed(&bind).iter().any(|line| line.ends_with("192.0.2.3")), "what they withdrew stays withdrawn");
     assert_eq!(theirs.marked().await.unwrap(), [zone("a")].into());
+}
+
+#[tokio::test]
+async fn names_keep_to_the_contract() {
+    let bind = Bind::start("example.org.", RECORDS);
+    let listed =
+        || serde_json::json!(["api.example.org.", "_zoneward.api.example.org."].map(|name| bind.dig(name, "ANY")));
+    contract::holds(&step(&bind), Mark::OnWhatIsChanged, ("b", "c"), listed).await;
 }

@@ -13,6 +13,8 @@ use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 use zoneward::sim::{Scenario, World, steps};
 
+use crate::contract::{self, Mark};
+
 /// Fails the nth time, as when the process dies there.
 #[derive(Default)]
 struct Crash {
@@ -452,5 +454,14 @@ async fn a_clock_that_jumps_delays_no_step_for_longer_than_it_would_have_waited(
             let confirmed = |entry: &StepEntry| matches!(entry.state, StepState::Confirmed { .. });
             assert!(set == fast || isolation.steps.values().all(confirmed), "{verb:?}, {set:?}: {isolation:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_embedded_worlds_steps_keep_to_the_contract() {
+    let world = world();
+    let sight = || serde_json::json!(format!("{:?}", world.lock().unwrap().sights(1)));
+    for (step, mark) in steps(&world).iter().zip([Mark::OnWhatIsChanged, Mark::Nowhere, Mark::OnWhatIsChanged]) {
+        contract::verbs_hold(step.as_ref(), mark, &sick(), sight).await;
     }
 }

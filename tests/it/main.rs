@@ -8,6 +8,7 @@ mod bind;
 mod cli;
 #[allow(dead_code, reason = "shared with the end-to-end test")]
 mod cluster;
+mod contract;
 mod crash;
 mod detection;
 mod dns;

@@ -2,9 +2,12 @@
 //! that is gone, or another by now, is nobody's failure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use zoneward::domain::isolation::{Receipt, Share};
 use zoneward::domain::{ClusterView, Zone};
 use zoneward::isolate::steps::{Look, MeshIstio, TaintNodes};
@@ -12,7 +15,11 @@ use zoneward::kubernetes;
 use zoneward::ports::IsolationStep;
 
 use crate::cluster::Cluster;
+use crate::contract::{self, Mark};
 use crate::stage::Stage;
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(30);
 
 pub async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
@@ -29,32 +36,22 @@ pub fn looking_at(view: ClusterView) -> Arc<Look> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_verb_may_run_twice_and_undo_restores_what_was() {
+async fn pods_and_nodes_keep_to_the_contract() {
     let stage = Stage::new();
     let client = client(&stage.cluster).await;
-    let before = stage.everything();
-    let zone = Zone::new("zone-b");
-    let mesh =
-        |view| -> Arc<dyn IsolationStep> { Arc::new(MeshIstio::new(Default::default(), &client, looking_at(view))) };
-    let taint = |view| -> Arc<dyn IsolationStep> { Arc::new(TaintNodes::new(&client, looking_at(view))) };
-    for step in [mesh(view(&client).await), taint(view(&client).await)] {
-        let name = step.name();
-        let receipt = step.capture(&zone).await.unwrap();
-        assert_eq!(step.capture(&zone).await.unwrap(), receipt, "{name}");
-        for _ in 0..2 {
-            step.apply(&zone, &receipt, Share::NONE).await.unwrap();
-            step.confirm(&zone, &receipt, Share::NONE).await.unwrap();
-        }
-        assert_ne!(stage.everything(), before, "{name}");
-        assert_eq!(step.marked().await.unwrap(), [zone.clone()].into(), "{name}");
-        assert!(step.confirm(&zone, &receipt, Share::FULL).await.is_err(), "{name}: it is not undone yet");
-        for receipt in [receipt, Receipt::default()] {
-            step.apply(&zone, &receipt, Share::FULL).await.unwrap();
-            step.confirm(&zone, &receipt, Share::FULL).await.unwrap();
-        }
-        assert_eq!(stage.everything(), before, "{name}");
-        assert!(step.marked().await.unwrap().is_empty(), "{name}");
-    }
+    let looking = {
+        let client = client.clone();
+        let settings = kubernetes::Settings::default();
+        let stop = CancellationToken::new();
+        let watch = kubernetes::ClusterWatch::start(&client, &settings, &TaskTracker::new(), &stop);
+        move || watch.view()
+    };
+    eventually("the cluster is seen", SOON, || looking().is_ok().then_some(()));
+    let look: Arc<Look> = Arc::new(looking);
+    let mesh = MeshIstio::new(Default::default(), &client, Arc::clone(&look));
+    contract::holds(&mesh, Mark::OnWhatIsChanged, ("zone-b", "zone-c"), || stage.everything()).await;
+    let taint = TaintNodes::new(&client, Arc::clone(&look));
+    contract::holds(&taint, Mark::OnWhatIsChanged, ("zone-b", "zone-c"), || stage.everything()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
