@@ -130,6 +130,12 @@ pub enum HoldReason {
     UnreachableService {
         services: Vec<ServiceId>,
     },
+    /// The endpoints that are left would get so many times the requests that the busiest ones get now.
+    InsufficientHeadroom {
+        service: ServiceId,
+        growth: f64,
+        allowed: f64,
+    },
     CoolingDown {
         until: Timestamp,
     },
@@ -162,6 +168,7 @@ impl HoldReason {
             Self::AnotherZoneIsolated { .. } => "another_zone_isolated",
             Self::TooFewHealthyZones { .. } => "too_few_healthy_zones",
             Self::UnreachableService { .. } => "unreachable_service",
+            Self::InsufficientHeadroom { .. } => "insufficient_headroom",
             Self::CoolingDown { .. } => "cooling_down",
             Self::BudgetSpent { .. } => "budget_spent",
         }
@@ -210,6 +217,11 @@ impl fmt::Display for HoldReason {
                 f,
                 "no ready endpoint elsewhere for {}",
                 services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            Self::InsufficientHeadroom { service, growth, allowed } => write!(
+                f,
+                "each endpoint of {service} that is left would get {growth:.1} times the requests that the busiest get now, \
+                 and {allowed:.1} times are allowed (guard.max_load_growth)"
             ),
             Self::CoolingDown { until } => {
                 write!(f, "it was isolated not long ago; held until {until:.0} (guard.cool_down)")

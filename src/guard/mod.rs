@@ -1,5 +1,6 @@
 //! What stands before every first write: an ordered table of guardrails, one function each.
 
+mod headroom;
 mod settings;
 
 pub use settings::Settings;
@@ -60,7 +61,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 14] = [
+const GUARDRAILS: [Guardrail; 15] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("unseen_cluster", unseen_cluster),
@@ -73,6 +74,7 @@ const GUARDRAILS: [Guardrail; 14] = [
     promised("zones_out_by_others", zones_out_by_others),
     promised("too_few_healthy_zones", too_few_healthy_zones),
     advised("unreachable_service", unreachable_service),
+    advised("insufficient_headroom", headroom::insufficient),
     advised("cooling_down", cooling_down),
     advised("budget_spent", budget_spent),
 ];
@@ -265,8 +267,13 @@ fn past<'a>(situation: &Situation<'a>, zone: &'a Zone) -> impl Iterator<Item = &
 }
 
 fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
-    let restored = past(situation, &request.zone).filter_map(|isolation| isolation.restored_at);
-    match restored.max().map(|at| at + settings.cool_down.signed()) {
+    let day = SignedDuration::from_hours(24);
+    let of_a_day =
+        past(situation, &request.zone).filter_map(|isolation| isolation.restored_at.filter(|at| *at + day > now));
+    let restored: Vec<Timestamp> = of_a_day.collect();
+    // A zone that comes back sick again and again is given longer each time.
+    let times = 1 << restored.len().saturating_sub(1).min(10);
+    match restored.into_iter().max().map(|at| at + (settings.cool_down.signed() * times).min(day)) {
         Some(until) if now < until => Outcome::Held(HoldReason::CoolingDown { until }),
         Some(_) | None => Outcome::Passed,
     }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Period;
+use crate::domain::{Factor, Period};
 
 /// The section `guard`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub max_isolated_zones: u32,
@@ -13,6 +13,7 @@ pub struct Settings {
     pub stale_after: Period,
     pub cool_down: Period,
     pub max_isolations_per_day: u32,
+    pub max_load_growth: Factor,
 }
 
 impl Default for Settings {
@@ -23,6 +24,7 @@ impl Default for Settings {
             stale_after: Period::from_mins(1),
             cool_down: Period::from_mins(15),
             max_isolations_per_day: 3,
+            max_load_growth: Factor::new(2.5),
         }
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::domain::cluster::{Draining, Node, Pod, PodId, Service};
-use crate::domain::{Admission, ClusterView, Finding, Gap, IsolationSpec, Origin, Period, Share};
+use crate::domain::{Admission, Calls, Cell, ClusterView, Finding, Gap, IsolationSpec, Origin, Period, Share};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -129,7 +129,7 @@ fn what_needs_a_cluster_is_named_where_there_is_none() {
     world.snapshot.cluster = None;
     assert_eq!(world.held(), "unseen_cluster", "nothing is done to what can't be seen");
     world.acts = false;
-    let missing = ["unknown_zone", "zones_out_by_others", "unreachable_service"];
+    let missing = ["unknown_zone", "zones_out_by_others", "unreachable_service", "insufficient_headroom"];
     assert_eq!(world.admit(0), Ok(missing.to_vec()));
 }
 
@@ -331,4 +331,55 @@ fn a_zone_with_our_marks_is_out_whatever_is_on_record() {
     let mut world = World::new();
     world.cluster().nodes.get_mut("zone-c-0").unwrap().tainted = Some(zone('c'));
     assert_eq!(world.held(), "another_zone_isolated");
+}
+
+#[test]
+fn those_that_are_left_must_bear_the_load() {
+    let served = |world: &mut World, requests: [f64; 3]| {
+        let cell = |total: f64| Cell { served: Calls { total, failed: 0.0 }, ..Cell::default() };
+        let zones = ['a', 'b', 'c'].map(zone).into_iter().zip(requests.map(cell)).collect();
+        world.snapshot.cells.insert(ServiceId::new("default", "web"), zones);
+    };
+    let mut world = World::new();
+    served(&mut world, [300.0, 300.0, 300.0]);
+    assert_eq!(world.admit(0), Ok(vec![]), "half as much again for each endpoint");
+
+    // The zone has six of ten endpoints: with the rest down elsewhere, one endpoint would carry it all.
+    let mut world = World::new();
+    (2..6).for_each(|nth| add_pod(world.cluster(), "web", &zone('b'), nth));
+    for pod in world.cluster().pods.values_mut().filter(|pod| pod.zone == Some(zone('a'))) {
+        pod.ready = false;
+    }
+    served(&mut world, [0.0, 600.0, 200.0]);
+    let held = world.admit(0).unwrap_err();
+    assert_eq!(
+        held,
+        HoldReason::InsufficientHeadroom { service: ServiceId::new("default", "web"), growth: 4.0, allowed: 2.5 }
+    );
+    assert!(held.to_string().contains("would get 4.0 times the requests that the busiest get now"), "{held}");
+    world.request.overrides.insert("insufficient_headroom".to_owned());
+    assert_eq!(world.admit(0), Ok(vec![]));
+    world.request.overrides.clear();
+    served(&mut world, [0.0, 6.0, 2.0]);
+    assert_eq!(world.admit(0), Ok(vec![]), "a handful of requests overloads nobody");
+    served(&mut world, [0.0, 0.0, 200.0]);
+    assert_eq!(world.admit(0), Ok(vec![]), "what serves nothing moves nothing");
+}
+
+#[test]
+fn a_zone_that_comes_back_sick_again_and_again_cools_down_longer_each_time() {
+    let until = |restored_s: &[i64]| {
+        let mut world = World::new();
+        world.settings.max_isolations_per_day = 100;
+        restored_s.iter().for_each(|s| world.past_isolation('b', s - 60, Some(*s)));
+        match world.admit(0) {
+            Err(HoldReason::CoolingDown { until }) => Some(until.duration_since(at(0)).as_mins()),
+            _ => None,
+        }
+    };
+    assert_eq!(until(&[0]), Some(15));
+    assert_eq!(until(&[-7200, 0]), Some(30));
+    assert_eq!(until(&[-10800, -7200, 0]), Some(60));
+    assert_eq!(until(&[-90_000, 0]), Some(15), "a day later it is forgotten");
+    assert_eq!(until(&[-7200, -1900]), None);
 }

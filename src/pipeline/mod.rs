@@ -216,6 +216,7 @@ impl Pipeline {
             | HoldReason::AnotherZoneIsolated { .. }
             | HoldReason::TooFewHealthyZones { .. }
             | HoldReason::UnreachableService { .. }
+            | HoldReason::InsufficientHeadroom { .. }
             | HoldReason::CoolingDown { .. }
             | HoldReason::BudgetSpent { .. } => finding.persistent,
         };
