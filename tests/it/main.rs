@@ -16,6 +16,7 @@ mod executor;
 mod holds;
 mod hostile;
 mod live;
+mod reclassification;
 mod recordings;
 mod reload;
 mod scenarios;
