@@ -13,13 +13,15 @@ pub(super) struct Reload {
     audit_directory: Option<PathBuf>,
     file: Option<PathBuf>,
     text: Option<Vec<u8>>,
+    /// Whether the newest edition was refused.
+    refused: bool,
 }
 
 impl Reload {
     pub(super) fn new(arguments: ConfigArguments, audit_directory: Option<PathBuf>) -> Self {
         let file = arguments.file();
         let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
-        Self { arguments, audit_directory, file, text }
+        Self { arguments, audit_directory, file, text, refused: false }
     }
 
     /// The edition that is there now.
@@ -41,9 +43,11 @@ impl Reload {
             return None;
         }
         self.text = Some(text);
+        let after_refusal = std::mem::replace(&mut self.refused, false);
         let newer = match self.load() {
             Ok(newer) => newer,
             Err(error) => {
+                self.refused = true;
                 let why = format!("{:#}", anyhow::Error::from(error));
                 let message = format!("{} is not taken over, and the earlier edition stays: {why}", file.display());
                 tracing::error!("{message}");
@@ -51,10 +55,16 @@ impl Reload {
             }
         };
         let changes = settings.adopt(newer);
-        if changes.adopted.is_empty() && changes.at_next_start.is_empty() {
+        let unchanged = changes.adopted.is_empty() && changes.at_next_start.is_empty();
+        if unchanged && !after_refusal {
             return None;
         }
-        let mut message = format!("{} is taken over: {}", file.display(), listed(&changes.adopted));
+        let what = if changes.adopted.is_empty() && after_refusal {
+            "nothing new, it is as before the edition that was refused".to_owned()
+        } else {
+            listed(&changes.adopted)
+        };
+        let mut message = format!("{} is taken over: {what}", file.display());
         if !changes.at_next_start.is_empty() {
             message += &format!("; only a start takes over {}", listed(&changes.at_next_start));
         }

@@ -10,7 +10,8 @@ use super::corroborate;
 use super::history::History;
 use super::leave_out::{self, LeftOut};
 use super::persist::{self, Watch};
-use super::settings::{self, Settings};
+use super::regional;
+use super::settings::{self, Settings, WINDOWS};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{
@@ -106,6 +107,7 @@ impl Key<'_> {
             signal: self.signal,
             vantage: self.signal.vantage(),
             nats: Nats::new(reading.nats),
+            peers_alike: false,
             seen: look.seen,
             expected: look.expected,
             excess_low: look.effect - z95 * look.error,
@@ -178,7 +180,8 @@ impl<'a> Judge<'a> {
         let mut keys = self.tripping();
         keys.sort_by(|a, b| b.has_lasted().cmp(&a.has_lasted()).then(b.severity.total_cmp(&a.severity)));
         let Some(first) = keys.first() else {
-            return self.partition().map_or_else(Finding::healthy, |gap| Finding::inconclusive(vec![gap]));
+            let unlike_its_peers = self.partition().map(|gap| Finding::inconclusive(vec![gap]));
+            return unlike_its_peers.or_else(|| self.worse_together()).unwrap_or_else(Finding::healthy);
         };
         let lasting = first.has_lasted();
         let mut verdict = None;
@@ -203,6 +206,37 @@ impl<'a> Judge<'a> {
             persistent: lasting,
             evidence,
         }
+    }
+
+    /// Where every zone has got worse at once, none trips against its peers.
+    fn worse_together(&self) -> Option<Finding> {
+        let (id, track, signal, look) = regional::worse_together(self.history, self.at)?;
+        let cycle_s = self.history.scale.cycle.seconds();
+        let severity = persist::severity(signal, look.own, self.settings);
+        let needed = persist::needed(severity, (look.own_nats, track.trip()), self.settings.knee, &track.settings);
+        let cycles = track.suspected_for(self.at);
+        let lasted = Period::from_secs(i64::from(cycles) * cycle_s);
+        let z95 = Normal::standard().inverse_cdf(0.975);
+        let evidence = Evidence {
+            service: Some(id.clone()),
+            signal,
+            vantage: signal.vantage(),
+            nats: Nats::new(look.own_nats),
+            peers_alike: true,
+            seen: if signal == Signal::Latency { look.own + 1.0 } else { look.seen },
+            expected: if signal == Signal::Latency { 1.0 } else { look.seen - look.own },
+            excess_low: look.own - z95 * look.error,
+            excess_high: look.own + z95 * look.error,
+            zone_requests: look.weight,
+            peers_seen: look.peers_seen,
+            peer_requests: look.peers,
+            window: Period::from_secs(WINDOWS[0] as i64 * cycle_s),
+            bad_cycles: cycles.min(WINDOWS[0] as u32),
+            window_cycles: WINDOWS[0] as u32,
+            severity,
+        };
+        let (verdict, persistent) = (Verdict::RegionalFault, lasted >= needed);
+        Some(Finding { verdict, lasted, needed, persistent, evidence: vec![evidence] })
     }
 
     fn tripping(&self) -> Vec<Key<'a>> {

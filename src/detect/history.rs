@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::corroborate::POD_CYCLES;
 use super::persist::{Watches, severity};
 use super::pool::Pool;
+use super::regional;
 use super::settings::{Scale, Settings, least_excess};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
@@ -229,6 +230,9 @@ impl History {
                 if watches.suspicious(zone) {
                     *watched = (*watched).max(self.scale.clear(own));
                 }
+            }
+            for track in self.tracks.values().filter(|track| regional::is_worse_together(track, zone)) {
+                *watched = (*watched).max(self.scale.clear(&track.settings));
             }
         }
     }

@@ -3,16 +3,30 @@
 //! Why this statistic: servers can't report what never reached them, and clients in every zone suffer alike, so neither
 //! vantage alone names the zone. Together they do: clients fail more than servers account for, and *one* zone's servers
 //! answer less than their usual share by about as much. The weaker of the two pieces of evidence counts.
+//!
+//! That the zone misses what clients lost is a likelihood ratio, against nobody's servers missing it and against those of
+//! the likeliest other zone: by chance it passes e^t with odds of e^-t at most (Markov), and where traffic is too thin to
+//! tell, it says little instead of no.
 
 use super::compare::{Look, Prepared};
 use super::history::Frame;
 use super::proportion;
 use crate::domain::{ServiceSettings, Signal};
 
-/// What is missing at the zone and what clients lost are the same within this factor.
+/// Beyond doubt more than so many times what clients lost is missing at a zone that got less traffic, not at one that loses
+/// it.
 const AGREEMENT: f64 = 2.0;
+/// What names the zone weighs so much, as it is asked only where calls are lost beyond doubt: that this happens for another
+/// reason is rare by itself.
+const NAMING: f64 = 1.5;
+/// Standard errors that leave no doubt of that (5 %, one-sided).
+const BEYOND_DOUBT: f64 = 1.64;
 /// No more than this share of the losses may be one zone's clients': then it is about these clients.
 const ONE_ZONES_CLIENTS: f64 = 0.8;
+/// A zone whose clients lose less than this share of what all lose, with evidence of so much, is spared: then it is about
+/// links, not servers.
+const SPARED_SHARE: f64 = 0.25;
+const SPARED_NATS: f64 = 3.0;
 
 /// By zone, what its servers should answer, judged by what the others answer and by their usual shares.
 pub(super) fn expected_served(served: &[f64], usual: &[f64]) -> Vec<f64> {
@@ -48,32 +62,42 @@ pub(super) fn compare(
         if lost > 0.0 { proportion::deviance(unexplained, calls * usual_loss, variance).max(0.0) } else { 0.0 };
     let by_client = |zone: usize| (sum.called_failed[zone] - sum.called[zone] * usual_loss).max(0.0);
     let losses: Vec<f64> = (0..sum.called.len()).map(by_client).collect();
-    let everywhere = losses.iter().copied().fold(0.0, f64::max) <= ONE_ZONES_CLIENTS * total(&losses);
+    let spared = |zone: usize| {
+        let little = sum.called[zone] * (usual_loss + SPARED_SHARE * lost / calls.max(1.0));
+        let failed = sum.called_failed[zone];
+        failed < little && proportion::deviance(failed, little, variance) >= SPARED_NATS
+    };
+    let of_one_zone = losses.iter().copied().fold(0.0, f64::max) > ONE_ZONES_CLIENTS * total(&losses);
+    let everywhere = !of_one_zone && !(0..sum.called.len()).any(spared);
 
     let expected = expected_served(&sum.served, &usual.served);
     let missing: Vec<f64> = expected.iter().zip(&sum.served).map(|(e, s)| e - s).collect();
     let lost_there = lost * seen_by_servers;
+    let variance_of = |zone: usize| {
+        let due = expected[zone];
+        let sampling = due * (1.0 + due / (served - sum.served[zone]).max(1.0));
+        (sampling + prepared.noise(Signal::LostCalls) * smoothing * due * due).max(1.0)
+    };
+    // Of "these servers miss what was lost" against "nobody's do".
+    let ratios: Vec<f64> = (0..missing.len())
+        .map(|zone| lost_there * (2.0 * missing[zone] - lost_there) / (2.0 * variance_of(zone)))
+        .collect();
     (0..sum.served.len())
         .map(|zone| {
-            let (due, gone) = (expected[zone], missing[zone]);
-            let alone = (0..missing.len()).all(|other| other == zone || missing[other] * AGREEMENT <= gone);
-            let agree = gone <= AGREEMENT * lost_there && lost_there <= AGREEMENT * gone;
+            let (due, gone, deviation) = (expected[zone], missing[zone], variance_of(zone).sqrt());
             let live = calls >= f64::from(settings.min_requests) && due >= f64::from(settings.min_requests);
-            let share_variance = due * (1.0 + due / (served - sum.served[zone]).max(1.0))
-                + prepared.noise(Signal::LostCalls) * smoothing * due * due;
-            let share_z = gone / share_variance.max(1.0).sqrt();
-            let nats = if live && alone && agree && everywhere && gone > 0.0 {
-                clients_nats.min(share_z * share_z / 2.0)
-            } else {
-                0.0
-            };
+            let others = (0..ratios.len()).filter(|other| *other != zone);
+            let alone = ratios[zone] - others.map(|other| ratios[other]).fold(0.0, f64::max);
+            let less_traffic = gone - AGREEMENT * lost_there > BEYOND_DOUBT * deviation;
+            let nats =
+                if live && everywhere && lost > 0.0 && !less_traffic { clients_nats.min(NAMING * alone) } else { 0.0 };
             let effect = (lost_there / due.max(1.0)).clamp(0.0, 1.0);
             let large = nats > 0.0
                 && lost >= f64::from(settings.min_failures)
                 && lost / calls.max(1.0) >= settings.min_error_excess.as_fraction()
                 && unexplained >= settings.min_error_ratio.times() * calls * usual_loss;
             Look {
-                z: (2.0 * nats).sqrt(),
+                z: (2.0 * nats.abs()).sqrt().copysign(nats),
                 effect,
                 large,
                 live,
@@ -82,7 +106,7 @@ pub(super) fn compare(
                 own_nats: if large { nats } else { 0.0 },
                 seen: effect,
                 expected: 0.0,
-                error: effect / share_z.max(1.0),
+                error: effect / (gone / deviation).max(1.0),
                 peers: calls,
                 peers_seen: unexplained / calls.max(1.0),
             }
@@ -92,7 +116,44 @@ pub(super) fn compare(
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise::Noise;
+    use super::super::past::Past;
     use super::*;
+
+    /// Of three zones that are alike, with so many calls each: what is lost of each zone's clients, and missing at each.
+    fn looks(calls: f64, lost: [f64; 3], missing: [f64; 3]) -> Vec<Look> {
+        let settings = ServiceSettings::default();
+        let frame = |n: f64, lost: [f64; 3], missing: [f64; 3]| Frame {
+            served: missing.map(|share| n * (1.0 - share)).to_vec(),
+            called: vec![n; 3],
+            called_failed: lost.map(|share| n * share).to_vec(),
+            ..Frame::empty(3, 2)
+        };
+        let mut past = Past::default();
+        (0..3).for_each(|at| past.insert_zone(at, 2));
+        past.recent = frame(100_000.0, [0.001; 3], [0.001; 3]);
+        let prepared = Prepared::new(&past, &Noise::default(), &[1.0, f64::INFINITY], &settings);
+        compare(&frame(calls, lost, missing), &past.recent, &prepared, 0.3, &settings)
+    }
+
+    #[test]
+    fn the_zone_that_misses_what_all_lose_is_named_and_only_where_traffic_can_tell() {
+        let (lost, missing) = ([0.15; 3], [0.0, 0.45, 0.0]);
+        let busy = looks(2000.0, lost, missing);
+        assert!(busy[1].nats() > 20.0 && busy[0].nats() <= 0.0 && busy[2].nats() <= 0.0, "{busy:?}");
+        let thin = looks(40.0, lost, [0.1, 0.3, 0.05]);
+        assert!(thin[1].z > 0.0 && thin[1].nats() < 6.0, "it is neither proved nor refuted: {:?}", thin[1]);
+    }
+
+    #[test]
+    fn no_zone_is_named_where_none_misses_it_or_some_clients_are_spared() {
+        let everywhere = looks(2000.0, [0.15; 3], [0.15; 3]);
+        assert!(everywhere.iter().all(|look| look.z < 0.0), "every zone misses as much: {everywhere:?}");
+        let link = looks(2000.0, [0.11, 0.11, 0.001], [0.05, 0.17, 0.0]);
+        assert!(link.iter().all(|look| look.nats() <= 0.0), "the link between two zones: {link:?}");
+        let drained = looks(2000.0, [0.02; 3], [0.0, 0.9, 0.0]);
+        assert!(drained.iter().all(|look| look.nats() <= 0.0), "it gets less traffic: {drained:?}");
+    }
 
     #[test]
     fn a_zones_share_is_measured_by_what_the_others_answer() {

@@ -17,6 +17,7 @@ mod past;
 mod persist;
 mod pool;
 mod proportion;
+mod regional;
 mod settings;
 mod tail;
 mod track;

@@ -88,6 +88,10 @@ impl Watches {
         self.0.iter_mut().for_each(|zones| zones.insert(at, Watch::default()));
     }
 
+    pub const fn zones(&self) -> usize {
+        self.0[0].len()
+    }
+
     pub fn get(&self, signal: Signal, zone: usize) -> &Watch {
         &self.0[signal as usize][zone]
     }

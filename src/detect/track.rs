@@ -231,6 +231,11 @@ impl Track {
         }
     }
 
+    /// Cycles in a row for which a zone was under suspicion, of its peers or of its own past.
+    pub fn suspected_for(&self, zone: usize) -> u32 {
+        self.frozen[zone].cycles
+    }
+
     /// A histogram on this track's buckets; empty if it has others.
     pub fn coarsened(&self, histogram: &Histogram) -> Vec<f64> {
         if self.edges_ms.iter().all(|edge| histogram.edges_ms.contains(edge)) {

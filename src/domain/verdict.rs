@@ -75,6 +75,9 @@ pub struct Evidence {
     pub vantage: Vantage,
     /// Against chance, over the best window.
     pub nats: Nats,
+    /// Its peers are just as bad: then it is held against its own past alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peers_alike: bool,
     /// What was seen in the zone, and what was expected of it: shares, or for latency factors.
     pub seen: f64,
     pub expected: f64,
@@ -102,16 +105,17 @@ impl fmt::Display for Evidence {
         let service = self.service.as_ref().map_or_else(|| "all services together".to_owned(), ToString::to_string);
         let percent = |share: f64| format!("{:.*} %", if share < 0.01 { 2 } else { 1 }, 100.0 * share);
         let (here, there) = (grouped(self.zone_requests), grouped(self.peer_requests));
-        let against = format!(
-            "{} (n = {here}) against {} in its peers (n = {there}){}, {:+.1} points [{:.1}, {:.1}]",
-            percent(self.seen),
-            percent(self.peers_seen),
+        let (seen, usual, peers) = (percent(self.seen), percent(self.expected), percent(self.peers_seen));
+        let than = if self.peers_alike {
+            format!("{usual} as usual (in its peers {peers}, n = {there})")
+        } else if self.expected > self.peers_seen {
             // Its own past may expect more of it than its peers do now.
-            if self.expected > self.peers_seen {
-                format!(" and {} as usual", percent(self.expected))
-            } else {
-                String::new()
-            },
+            format!("{peers} in its peers (n = {there}) and {usual} as usual")
+        } else {
+            format!("{peers} in its peers (n = {there})")
+        };
+        let against = format!(
+            "{seen} (n = {here}) against {than}, {:+.1} points [{:.1}, {:.1}]",
             100.0 * (self.seen - self.expected),
             100.0 * self.excess_low,
             100.0 * self.excess_high,
@@ -130,9 +134,13 @@ impl fmt::Display for Evidence {
             ),
             Signal::Latency => write!(
                 f,
-                "{service} takes {:.2} times as long (n = {here}) as its peers (n = {there}) and as usual, {:+.2} [{:.2}, \
-                 {:.2}]",
+                "{service} takes {:.2} times as long (n = {here}) as {}, {:+.2} [{:.2}, {:.2}]",
                 self.seen,
+                if self.peers_alike {
+                    format!("usual, as in its peers (n = {there})")
+                } else {
+                    format!("its peers (n = {there}) and as usual")
+                },
                 self.seen - self.expected,
                 self.excess_low,
                 self.excess_high,

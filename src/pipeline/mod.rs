@@ -61,6 +61,8 @@ struct Standing {
     held_by: Option<String>,
     /// Whether a wish to isolate it is on record, and not stored yet.
     asked: bool,
+    /// When the isolation began of which it is on record that its fault was regional.
+    reclassified: Option<Timestamp>,
     /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
     ineffective: bool,
@@ -334,7 +336,12 @@ impl Pipeline {
              back"
         );
         let record = Record::new(sight.snapshot.time, Event::Reclassified, message);
-        self.record(record, Some(zone)).await?;
+        let standing = self.standings.entry(zone.clone()).or_default();
+        // While it can't be stored, each cycle tries anew.
+        let began = isolation.admitted_at();
+        if std::mem::replace(&mut standing.reclassified, began) != began {
+            self.record(record, Some(zone)).await?;
+        }
         Ok(self.store.expire(zone, now).await?)
     }
 

@@ -77,7 +77,9 @@ impl Pipeline {
                     Decision::Hold(reason) => (format!("; held, as {reason}"), Some(reason.clone())),
                     Decision::Isolate(_) => (String::new(), None),
                 };
-                let message = format!("{zone} is worse than its peers and its own past: {}{held}", strongest(finding));
+                let everywhere = finding.evidence.first().is_some_and(|evidence| evidence.peers_alike);
+                let than = if everywhere { "its own past, as its peers are" } else { "its peers and its own past" };
+                let message = format!("{zone} is worse than {than}: {}{held}", strongest(finding));
                 let record = Record::new(time, Event::Suspect, message).evidence(&finding.evidence);
                 Record { reason, ..record }
             }

@@ -57,6 +57,7 @@ fn evidence(service: &ServiceId, signal: Signal) -> Evidence {
         signal,
         vantage: signal.vantage(),
         nats: Nats::new(20.0),
+        peers_alike: false,
         seen: 0.2,
         expected: 0.01,
         excess_low: 0.1,

@@ -145,6 +145,20 @@ fn all_zones_alike_are_never_accused_however_bad() {
 }
 
 #[test]
+fn a_fault_that_begins_everywhere_at_once_is_called_regional_in_every_zone() {
+    for count in [2, 3, 4] {
+        for sick in [Traffic { failing: 0.1, ..HEALTHY }, Traffic { slowdown: 1.8, ..HEALTHY }] {
+            let names = zones(count);
+            let verdicts = judge(&names, |_, step| Some(if step >= FAULT_FROM { sick } else { HEALTHY }), 16);
+            for (zone, seen) in &verdicts {
+                assert!(seen.contains(&Verdict::RegionalFault), "{zone} of {count}: {seen:?}");
+            }
+            assert!(accused(&verdicts).is_empty(), "nothing would be gained by isolating one");
+        }
+    }
+}
+
+#[test]
 fn traffic_alone_accuses_nobody() {
     for requests in [30.0, 6000.0] {
         let other = Traffic { requests, ..HEALTHY };

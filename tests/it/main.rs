@@ -20,6 +20,7 @@ mod hostile;
 mod istio;
 mod istiod;
 mod live;
+mod reclassification;
 mod recordings;
 mod relay;
 mod reload;

@@ -106,6 +106,13 @@ fn a_new_edition_is_taken_over_and_a_wrong_one_changes_nothing() {
     assert_eq!(daemon.get("/healthz").0, 200);
     follows(1);
 
+    // The way back is on record, though it changes nothing.
+    replace(&config, SECOND);
+    let changed = on_record("configuration_changed", 2);
+    let as_before =
+        "is taken over: nothing new, it is as before the edition that was refused; only a start takes over mode";
+    assert!(changed[1].contains(as_before), "{}", changed[1]);
+
     assert!(daemon.terminate().success());
     let journal = journal();
     assert_eq!(

@@ -86,7 +86,7 @@ fn people_are_told_in_plain_words() {
 }
 
 /// A fault reaches one zone a minute and a half before the others.
-const LATE: &str = "\
+pub const LATE: &str = "\
 title: A regional fault reaches one zone a minute and a half before the others; the capacity goes back as soon as that shows
 zones: [cn-hangzhou-g, cn-hangzhou-h, cn-hangzhou-k]
 services:

@@ -1,0 +1,69 @@
+//! Did it get worse everywhere at once? Then no zone stands out from its peers, and each zone's own past alone tells.
+//!
+//! It accuses nobody. It is said, as "healthy" would be wrong, and as moving traffic would not help.
+
+use super::compare::Look;
+use super::history::History;
+use super::persist::Watches;
+use super::settings::least_excess;
+use super::track::Track;
+use crate::domain::{ServiceId, ServiceSettings, Signal};
+
+/// Zones with this share of the requests must have left their past.
+const NEARLY_ALL: f64 = 0.8;
+
+/// What got worse in a zone as it did in nearly all others, where no zone stands out.
+pub(super) fn worse_together(history: &History, zone: usize) -> Option<(&ServiceId, &Track, Signal, Look)> {
+    let services = history.tracks.iter();
+    let alike =
+        services.flat_map(|(id, track)| looks(track, zone).map(move |(signal, look)| (id, track, signal, look)));
+    let strongest = alike.max_by(|a, b| a.3.own_nats.total_cmp(&b.3.own_nats))?;
+    (!somebody_stands_out(history)).then_some(strongest)
+}
+
+/// Whether any service got worse in the zone as it did in nearly all.
+pub(super) fn is_worse_together(track: &Track, zone: usize) -> bool {
+    looks(track, zone).next().is_some()
+}
+
+fn looks(track: &Track, zone: usize) -> impl Iterator<Item = (Signal, Look)> {
+    let latest = move |signal, at| track.watches.get(signal, at).reading.latest;
+    let here = Signal::ALL.into_iter().map(move |signal| (signal, latest(signal, zone)));
+    let beyond_doubt = here.filter(|(signal, look)| left_its_past(*signal, look, track.trip(), &track.settings));
+    beyond_doubt.filter(move |(signal, _)| {
+        let all = (0..track.watches.zones()).map(|at| latest(*signal, at)).filter(|look| look.live);
+        let (mut zones, mut worse, mut requests) = (0, 0.0, 0.0);
+        for look in all {
+            requests += look.weight;
+            if left_its_past(*signal, &look, track.settings.suspect.get(), &track.settings) {
+                zones += 1;
+                worse += look.weight;
+            }
+        }
+        zones >= 2 && worse >= NEARLY_ALL * requests
+    })
+}
+
+/// With so much evidence, and by an effect that matters.
+fn left_its_past(signal: Signal, look: &Look, nats: f64, settings: &ServiceSettings) -> bool {
+    let usual = look.seen - look.own;
+    let multiplied = match signal {
+        Signal::ServerErrors | Signal::ClientErrors => look.seen >= settings.min_error_ratio.times() * usual,
+        Signal::SlowRequests | Signal::VerySlowRequests => look.seen >= settings.min_slow_ratio.times() * usual,
+        Signal::LostCalls | Signal::Latency => true,
+    };
+    look.live && multiplied && look.own_nats >= nats && look.own >= least_excess(signal, settings)
+}
+
+/// Whether a zone is worse than its peers in anything, and no other is about as bad.
+fn somebody_stands_out(history: &History) -> bool {
+    let stands_out = |watches: &Watches| {
+        (0..watches.zones()).any(|zone| {
+            Signal::ALL
+                .into_iter()
+                .any(|signal| watches.get(signal, zone).reading.suspicious && !watches.has_rival(signal, zone))
+        })
+    };
+    let services = history.tracks.values().map(|track| &track.watches);
+    services.chain([&history.pooled]).any(stands_out)
+}
