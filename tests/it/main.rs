@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acting;
+mod alibaba;
+mod alibaba_cloud;
+mod alibaba_dns;
 mod backfill;
 mod bind;
 mod cli;
