@@ -6,6 +6,7 @@ mod acting;
 mod alibaba;
 mod alibaba_cloud;
 mod alibaba_dns;
+mod alibaba_mesh;
 mod backfill;
 mod bind;
 mod cli;
