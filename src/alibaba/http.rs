@@ -51,7 +51,8 @@ impl Http {
             }
         };
         let mut response = request(client).send().await.map_err(lost)?;
-        let seconds = response.headers().get("x-acs-retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after =
+            response.headers().get("x-acs-retry-after").and_then(|value| milliseconds(value.to_str().ok()?));
         let (status, mut body) = (response.status().as_u16(), Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
@@ -59,11 +60,14 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        let longest = i64::from(u16::MAX);
-        let retry_after =
-            seconds.map(|seconds: u64| SignedDuration::from_secs(longest.min(seconds.cast_signed().abs())));
         Ok(Answer { status, retry_after, body })
     }
+}
+
+/// The unit is that of the cloud's own SDKs; no documentation names it.
+fn milliseconds(text: &str) -> Option<SignedDuration> {
+    let milliseconds: u32 = text.trim().parse().ok()?;
+    (milliseconds > 0).then(|| SignedDuration::from_millis(milliseconds.into()))
 }
 
 /// With the causes.

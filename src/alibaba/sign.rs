@@ -24,7 +24,7 @@ pub struct ToSign<'a> {
     pub form: &'a str,
 }
 
-/// Every header to send but `host`, with the signature.
+/// Every header to send but `host`, with the signature. Unless JSON is asked for, some services answer in XML.
 pub fn headers(request: &ToSign<'_>, keys: &Keys) -> Vec<(&'static str, String)> {
     let mut headers = signed_headers(request, keys);
     let to_sign = format!("{ALGORITHM}\n{}", sha256(&canonical(request, &headers)));
@@ -33,7 +33,7 @@ pub fn headers(request: &ToSign<'_>, keys: &Keys) -> Vec<(&'static str, String)>
     let (id, names) = (keys.id.reveal(), names(&headers));
     let authorization = format!("{ALGORITHM} Credential={id},SignedHeaders={names},Signature={signature}");
     headers.retain(|(name, _)| *name != "host");
-    headers.push(("authorization", authorization));
+    headers.extend([("accept", "application/json".to_owned()), ("authorization", authorization)]);
     headers
 }
 

@@ -55,7 +55,7 @@ async fn a_failure_says_whether_another_try_is_worth_it() {
     let client = client(Source::Env, cloud.surroundings());
     let waits = |seconds| Some(SignedDuration::from_secs(seconds));
     let cases = [
-        (Fault::Throttle(7), waits(7), "(Throttling.User, HTTP 400, request REQ-1)"),
+        (Fault::Throttle(7000), waits(7), "(Throttling.User, HTTP 400, request REQ-1)"),
         (Fault::Refuse(503, "ServiceUnavailable"), waits(2), "(ServiceUnavailable, HTTP 503, request REQ-1)"),
         (Fault::Refuse(500, "x"), waits(2), "(x, HTTP 500, request REQ-1)"),
         (Fault::Refuse(429, "x"), waits(2), "(x, HTTP 429, request REQ-1)"),

@@ -12,10 +12,12 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State as Shared};
 use axum::http::request::Parts;
 use axum::response::Response;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use zoneward::alibaba::Surroundings;
+
+use crate::alibaba_signature::{check, decode, header};
+use crate::alibaba_sts::{assume_role, metadata};
 
 pub const KEY_ID: &str = "LTAI-planted-id";
 pub const KEY_SECRET: &str = "planted-secret-of-the-key";
@@ -29,8 +31,8 @@ pub const PLANTED: &[&str] = &["planted"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Refuse(u16, &'static str),
-    /// With `x-acs-retry-after` in seconds.
-    Throttle(u16),
+    /// With `x-acs-retry-after` in milliseconds.
+    Throttle(u32),
     Hang,
     Garbage,
     Huge,
@@ -79,7 +81,7 @@ pub struct World {
     pub oidc: String,
     pub imds_v2: bool,
     pub metadata_calls: Vec<String>,
-    nonces: BTreeSet<String>,
+    pub nonces: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -169,9 +171,9 @@ impl Cloud {
     }
 }
 
-type Refused = (u16, &'static str, String);
+pub type Refused = (u16, &'static str, String);
 
-fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+pub fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) -> Result<T, Refused> {
     Err((status, code, message.into()))
 }
 
@@ -191,8 +193,8 @@ async fn answer(Shared(cloud): Shared<Cloud>, request: Request) -> Response {
     match fault {
         None => respond(perform(&mut cloud.world(), &parts, &body), None),
         Some(Fault::Refuse(status, code)) => respond(refuse(status, code, "as the test wants"), None),
-        Some(Fault::Throttle(seconds)) => {
-            respond(refuse(400, "Throttling.User", "Request was denied due to user flow control."), Some(seconds))
+        Some(Fault::Throttle(milliseconds)) => {
+            respond(refuse(400, "Throttling.User", "Request was denied due to user flow control."), Some(milliseconds))
         }
         Some(Fault::Garbage) => Response::new(Body::from("<html>")),
         Some(Fault::Huge) => Response::new(Body::from(vec![b' '; 2 << 20])),
@@ -220,7 +222,7 @@ fn next_fault(world: &mut World) -> Option<Fault> {
     }
 }
 
-fn respond(done: Result<Value, Refused>, retry_after: Option<u16>) -> Response {
+fn respond(done: Result<Value, Refused>, retry_after: Option<u32>) -> Response {
     let (status, body) = match done {
         Ok(body) => (200, body),
         Err((status, code, message)) => {
@@ -228,106 +230,10 @@ fn respond(done: Result<Value, Refused>, retry_after: Option<u16>) -> Response {
         }
     };
     let mut response = Response::builder().status(status);
-    if let Some(seconds) = retry_after {
-        response = response.header("x-acs-retry-after", seconds.to_string());
+    if let Some(milliseconds) = retry_after {
+        response = response.header("x-acs-retry-after", milliseconds.to_string());
     }
     response.body(Body::from(body.to_string())).unwrap()
-}
-
-fn header<'a>(parts: &'a Parts, name: &str) -> &'a str {
-    parts.headers.get(name).map_or("", |value| value.to_str().unwrap())
-}
-
-/// ACS3-HMAC-SHA256, from its description and the raw request.
-fn check(cloud: &Cloud, parts: &Parts, body: &str) -> Result<(), Refused> {
-    let authorization = header(parts, "authorization");
-    let fields: BTreeMap<&str, &str> = authorization
-        .strip_prefix("ACS3-HMAC-SHA256 ")
-        .unwrap_or_default()
-        .split(',')
-        .filter_map(|field| field.split_once('='))
-        .collect();
-    let field = |name: &str| fields.get(name).copied().unwrap_or_default();
-    let signed: Vec<&str> = field("SignedHeaders").split(';').collect();
-    let must = parts.headers.keys().map(axum::http::HeaderName::as_str);
-    let must = must.filter(|name| ["host", "content-type"].contains(name) || name.starts_with("x-acs-"));
-    let mut expected: Vec<&str> = must.collect();
-    expected.sort_unstable();
-    if signed != expected || (body.is_empty() == parts.headers.contains_key("content-type")) {
-        return refuse(400, "IncompleteSignature", format!("{signed:?} for {expected:?}"));
-    }
-    let query = parts.uri.query().unwrap_or_default();
-    for text in [query, body] {
-        if encode_sorted(&decode(text)) != text {
-            return refuse(400, "SignatureDoesNotMatch", format!("not canonical: {text}"));
-        }
-    }
-    let lines: String = signed.iter().map(|name| format!("{name}:{}\n", header(parts, name).trim())).collect();
-    let hash = sha256(body.as_bytes());
-    let (method, path) = (&parts.method, parts.uri.path());
-    let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{}\n{hash}", signed.join(";"));
-    if header(parts, "x-acs-content-sha256") != hash || *method != "POST" || path != "/" {
-        return refuse(400, "SignatureDoesNotMatch", format!("content: {canonical}"));
-    }
-    let mut world = cloud.world();
-    let id = field("Credential");
-    let Some((_, secret, token)) = world.keys.iter().find(|(known, ..)| known == id).cloned() else {
-        return refuse(404, "InvalidAccessKeyId.NotFound", format!("Specified access key {id} is not found."));
-    };
-    if hmac(secret.as_bytes(), format!("ACS3-HMAC-SHA256\n{}", sha256(canonical.as_bytes())).as_bytes())
-        != field("Signature")
-    {
-        return refuse(400, "SignatureDoesNotMatch", format!("server CanonicalRequest is [{canonical}] with {id}"));
-    }
-    if token.as_deref().unwrap_or_default() != header(parts, "x-acs-security-token") || world.expired.contains(id) {
-        let sent = header(parts, "x-acs-security-token");
-        return refuse(400, "InvalidSecurityToken.Expired", format!("Specified SecurityToken {sent} is expired."));
-    }
-    let at: Timestamp = header(parts, "x-acs-date").parse().unwrap();
-    if now().duration_since(at).abs() > SignedDuration::from_mins(15) {
-        return refuse(400, "InvalidTimeStamp.Expired", "");
-    }
-    if !world.nonces.insert(header(parts, "x-acs-signature-nonce").to_owned()) {
-        return refuse(400, "SignatureNonceUsed", "");
-    }
-    Ok(())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
-/// RFC 2104, by hand.
-fn hmac(key: &[u8], message: &[u8]) -> String {
-    assert!(key.len() <= 64);
-    let pad = |with: u8| (0..64).map(|i| key.get(i).copied().unwrap_or(0) ^ with).collect::<Vec<u8>>();
-    let inner = Sha256::digest([pad(0x36), message.to_vec()].concat());
-    sha256(&[pad(0x5c), inner.to_vec()].concat())
-}
-
-fn decode(text: &str) -> BTreeMap<String, String> {
-    let word = |text: &str| {
-        let (mut bytes, mut rest) = (Vec::new(), text.bytes());
-        while let Some(byte) = rest.next() {
-            let hexed = |rest: &mut std::str::Bytes<'_>| [rest.next().unwrap(), rest.next().unwrap()];
-            bytes.push(if byte == b'%' { hex::decode(hexed(&mut rest)).unwrap()[0] } else { byte });
-        }
-        String::from_utf8(bytes).unwrap()
-    };
-    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (word(name), word(value))).collect()
-}
-
-fn encode_sorted(parameters: &BTreeMap<String, String>) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let word = |text: &str| -> String {
-        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-    };
-    parameters.iter().map(|(name, value)| format!("{}={}", word(name), word(value))).collect::<Vec<_>>().join("&")
-}
-
-#[allow(clippy::disallowed_methods, reason = "a server has a clock")]
-pub fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 fn perform(world: &mut World, parts: &Parts, body: &str) -> Result<Value, Refused> {
@@ -449,56 +355,5 @@ fn mesh(
             Ok(json!({"RequestId": "REQ-1"}))
         }
         _ => refuse(404, "InvalidAction.NotFound", ""),
-    }
-}
-
-/// New keys, by which calls are signed from then on.
-fn issue(world: &mut World) -> Value {
-    world.issued += 1;
-    let (id, secret) = (format!("STS.planted-{}", world.issued), format!("{KEY_SECRET}-{}", world.issued));
-    world.keys.push((id.clone(), secret.clone(), Some(TOKEN.to_owned())));
-    let expiration = (now() + world.lifetime).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({"AccessKeyId": id, "AccessKeySecret": secret, "SecurityToken": TOKEN, "Expiration": expiration, "Code": "Success"})
-}
-
-fn assume_role(cloud: &Cloud, parts: &Parts, body: &str) -> Result<Value, Refused> {
-    let (form, mut world) = (decode(body), cloud.world());
-    assert!(!parts.headers.contains_key("authorization") && parts.uri.query().is_none(), "unsigned, and in the body");
-    assert_eq!((form["Version"].as_str(), form["Format"].as_str()), ("2015-04-01", "JSON"));
-    assert!(form["DurationSeconds"].parse::<u32>().unwrap() >= 900 && form["Timestamp"].parse::<Timestamp>().is_ok());
-    if world.sts_fails {
-        return refuse(503, "ServiceUnavailable", "later");
-    }
-    if form["OIDCToken"] != world.oidc {
-        return refuse(
-            400,
-            "AuthenticationFail.OIDCToken.Expired",
-            format!("the token {} is expired", form["OIDCToken"]),
-        );
-    }
-    assert_eq!(
-        (form["RoleArn"].as_str(), form["OIDCProviderArn"].as_str()),
-        ("acs:ram::1:role/z", "acs:ram::1:oidc/c")
-    );
-    Ok(json!({"RequestId": "REQ-1", "Credentials": issue(&mut world)}))
-}
-
-fn metadata(cloud: &Cloud, parts: &Parts) -> Response {
-    let mut world = cloud.world();
-    let (method, path) = (parts.method.as_str(), parts.uri.path());
-    world.metadata_calls.push(format!("{method} {path}"));
-    let text = |status, text: String| Response::builder().status(status).body(Body::from(text)).unwrap();
-    let v2 = world.imds_v2;
-    if method == "PUT" && path == "/latest/api/token" {
-        assert!(header(parts, "x-aliyun-ecs-metadata-token-ttl-seconds").parse::<u32>().is_ok());
-        return if v2 { text(200, METADATA_TOKEN.to_owned()) } else { text(404, "no".to_owned()) };
-    }
-    if v2 != (header(parts, "x-aliyun-ecs-metadata-token") == METADATA_TOKEN) {
-        return text(403, "no".to_owned());
-    }
-    match path.strip_prefix("/latest/meta-data/ram/security-credentials/") {
-        Some("") => text(200, "zoneward-role\n".to_owned()),
-        Some("zoneward-role") => text(200, issue(&mut world).to_string()),
-        _ => text(404, "no".to_owned()),
     }
 }
