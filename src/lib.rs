@@ -23,6 +23,8 @@ pub mod ports;
 
 pub mod kubernetes;
 
+pub mod alibaba;
+
 pub mod observe;
 
 pub mod detect;

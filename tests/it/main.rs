@@ -3,6 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acting;
+mod alibaba;
+mod alibaba_cloud;
+mod alibaba_dns;
+mod alibaba_dns_trouble;
+mod alibaba_mesh;
+mod alibaba_signature;
+mod alibaba_sts;
 mod backfill;
 mod bind;
 mod cli;

@@ -1,10 +1,14 @@
 //! The ways to take a zone out of rotation: one file a step, and the one list of them.
 
+pub mod dns_alibaba;
 pub mod dns_rfc2136;
+pub mod mesh_asm;
 pub mod mesh_istio;
 pub mod taint;
 
+pub use dns_alibaba::DnsAlibaba;
 pub use dns_rfc2136::Rfc2136;
+pub use mesh_asm::MeshAsm;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
 
@@ -107,7 +111,9 @@ macro_rules! steps {
 
 steps! {
     mesh_istio = Some(Default::default());
+    mesh_asm = None;
     dns_rfc2136 = None;
+    dns_alibaba = None;
     taint = Some(Default::default());
 }
 
