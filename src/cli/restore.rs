@@ -118,7 +118,7 @@ async fn expired(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
 fn print_swept((step, result): &Swept) {
     match result {
         Ok(undone) if undone.is_empty() => render::line(&format!("{step}: nothing of ours was left")),
-        Ok(undone) => render::line(&format!("{step}: undone on {}", undone.join(", "))),
+        Ok(told) => render::line(&format!("{step}: {}", told.join("; "))),
         Err(error) => render::line(&format!("{step}: NOT undone: {error}")),
     }
 }

@@ -264,6 +264,7 @@ impl RealStep for MeshIstio {
         let ours = marked.into_iter().filter(|pod| zone.is_none() || pod.zone.as_ref() == zone);
         let pods: Vec<(PodId, String)> = ours.map(|pod| (pod.id, pod.uid)).collect();
         self.label(&pods, None).await?;
-        Ok(pods.into_iter().map(|(id, _)| id.to_string()).collect())
+        let names: Vec<String> = pods.into_iter().map(|(id, _)| id.to_string()).collect();
+        Ok((!names.is_empty()).then(|| format!("undone on {}", some_of(&names))).into_iter().collect())
     }
 }

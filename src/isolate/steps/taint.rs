@@ -192,6 +192,6 @@ impl RealStep for TaintNodes {
         let ours = self.tainted().await?.into_iter().filter(|(_, of)| zone.is_none_or(|zone| zone == of));
         let names: Vec<String> = ours.map(|(name, _)| name).collect();
         self.patch_all(&names, None).await?;
-        Ok(names)
+        Ok((!names.is_empty()).then(|| format!("undone on {}", some_of(&names))).into_iter().collect())
     }
 }
