@@ -125,7 +125,7 @@ impl Stage {
 
     /// Waits until the replica acts.
     pub fn leads(&self, name: &str) {
-        eventually("it leads", Duration::from_secs(60), || self.log(name).contains("this replica leads").then_some(()));
+        eventually("it leads", Duration::from_mins(1), || self.log(name).contains("this replica leads").then_some(()));
     }
 
     /// A person at the command line.
