@@ -13,6 +13,7 @@ mod dns;
 mod dns_trouble;
 mod evaluation;
 mod executor;
+mod external_dns;
 mod holds;
 mod hostile;
 mod live;

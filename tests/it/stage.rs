@@ -45,7 +45,7 @@ impl Stage {
         let rbac = std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
         let account = "{kind: ServiceAccount, name: zoneward, namespace: zoneward}";
         let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
-        assert_eq!(rbac.matches(account).count(), 4);
+        assert_eq!(rbac.matches(account).count(), 5);
         self.cluster.apply(&rbac.replace(account, &user));
     }
 

@@ -1,9 +1,11 @@
 //! The ways to take a zone out of rotation: one file a step, and the one list of them.
 
+pub mod dns_external_dns;
 pub mod dns_rfc2136;
 pub mod mesh_istio;
 pub mod taint;
 
+pub use dns_external_dns::ExternalDns;
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
@@ -108,6 +110,7 @@ macro_rules! steps {
 steps! {
     mesh_istio = Some(Default::default());
     dns_rfc2136 = None;
+    dns_external_dns = None;
     taint = Some(Default::default());
 }
 
