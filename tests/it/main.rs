@@ -25,3 +25,4 @@ mod stage;
 mod steps;
 mod support;
 mod tidy;
+mod webhook;

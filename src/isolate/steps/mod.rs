@@ -4,11 +4,13 @@ pub mod dns_external_dns;
 pub mod dns_rfc2136;
 pub mod mesh_istio;
 pub mod taint;
+pub mod webhook;
 
 pub use dns_external_dns::ExternalDns;
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
+pub use webhook::Webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,6 +113,7 @@ steps! {
     mesh_istio = Some(Default::default());
     dns_rfc2136 = None;
     dns_external_dns = None;
+    webhook = None;
     taint = Some(Default::default());
 }
 
