@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acting;
+mod aws_arc;
+mod aws_server;
 mod backfill;
 mod bind;
 mod cli;

@@ -42,6 +42,8 @@ const IMPORTS: [(&str, &[&str], &[&str]); 20] = [
             "k8s_openapi",
             "hickory_net",
             "hickory_proto",
+            "aws_config",
+            "aws_sdk_arczonalshift",
             "reqwest",
             "hmac",
             "sha2",

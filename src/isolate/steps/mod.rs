@@ -1,11 +1,13 @@
 //! The ways to take a zone out of rotation: one file a step, and the one list of them.
 
+pub mod dns_aws_arc;
 pub mod dns_external_dns;
 pub mod dns_rfc2136;
 pub mod mesh_istio;
 pub mod taint;
 pub mod webhook;
 
+pub use dns_aws_arc::AwsArc;
 pub use dns_external_dns::ExternalDns;
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_istio::MeshIstio;
@@ -113,6 +115,7 @@ steps! {
     mesh_istio = Some(Default::default());
     dns_rfc2136 = None;
     dns_external_dns = None;
+    dns_aws_arc = None;
     webhook = None;
     taint = Some(Default::default());
 }
