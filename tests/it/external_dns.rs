@@ -306,3 +306,26 @@ async fn it_is_done_when_external_dns_has_seen_it_and_looking_changes_nothing() 
     it.step.confirm(&zone, &receipt, Share::FULL).await.unwrap();
     assert_eq!(it.objects(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_takes_it_keeps_it_against_gitops_and_gives_it_back() {
+    let it = Zonal::new(false).await;
+    let before = it.objects();
+    let config = it.stage.write(
+        "external-dns.yaml",
+        "mode: enforce\nprometheus: {url: 'http://127.0.0.1:1', history: 1m}\nkubernetes: {namespace: zoneward}\n\
+         steps: {mesh_istio: null, taint: null, dns_external_dns: {wait_for_external_dns: false, objects: [{namespace: \
+         default, name: api, addresses: {zone-b: [192.0.2.2]}}]}}\n",
+    );
+    let _daemon = it.stage.daemon_with("one", &config);
+    it.stage.leads("one");
+    let soon = Duration::from_secs(30);
+    it.stage.apply_isolation("zone-b", Duration::from_mins(10), "");
+    let isolated = || it.stage.condition("zone-b", "Isolated").filter(|isolated| isolated.0 == "True");
+    eventually("it is isolated", soon, isolated);
+    assert_eq!(it.targets("api", 0), ["192.0.2.1", "192.0.2.10", "192.0.2.3"]);
+    it.patch("api", &json!({"spec": before[0]["spec"]}), &[]);
+    eventually("what GitOps put back is taken out again", soon, || (it.targets("api", 0).len() == 3).then_some(()));
+    it.stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b", "--timeout=30s"]);
+    assert_eq!(it.objects(), before);
+}
