@@ -22,9 +22,9 @@ use crate::settings::Settings;
 /// Between two looks at an isolation that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Within which a daemon takes an isolation up, if there is one; another takes over within half of that.
-const TAKEN_UP_WITHIN: Duration = Duration::from_secs(60);
+const TAKEN_UP_WITHIN: Duration = Duration::from_mins(1);
 /// After which following ends, whatever has come of it.
-const FOLLOWED_FOR: Duration = Duration::from_secs(300);
+const FOLLOWED_FOR: Duration = Duration::from_mins(5);
 
 /// The cluster of the configuration.
 pub(super) struct Remote {

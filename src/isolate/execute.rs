@@ -21,7 +21,7 @@ use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepErr
 /// Between two looks at a step that is as wanted, unless something disturbs it.
 const KEEP_EVERY: SignedDuration = SignedDuration::from_secs(5);
 /// Steps bound their own calls; this bounds what they forgot.
-const LONGEST_VERB: Duration = Duration::from_secs(300);
+const LONGEST_VERB: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Error)]
 pub enum AdvanceError {

@@ -26,6 +26,8 @@ pub mod marks {
     pub const DRAINING_VALUE: &str = "zoneward";
     /// On a pod that we drain: for the isolation of which zone.
     pub const ZONE_ANNOTATION: &str = "zoneward.io/isolated-zone";
+    /// On a `DNSEndpoint`: what is withdrawn from it, by zone.
+    pub const WITHDRAWN_ANNOTATION: &str = "zoneward.io/withdrawn";
     /// The key of the taint on a zone's nodes.
     pub const TAINT: &str = "zoneward.io/isolated";
     /// `never` on a Namespace, Service, Pod or Node: it is left alone. `allow` on a pod or Service of a `StatefulSet`: it is not.

@@ -12,6 +12,7 @@ use crate::domain::cluster::{ClusterView, Draining, Node, Pod, PodId, Service};
 use crate::domain::{ServiceId, Zone};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const ZONE_ID_LABEL: &str = "topology.k8s.aws/zone-id";
 /// Parts of the keys of taints by which others take a node out of use; taints that dedicate a node do not.
 const TAKEN_OUT: [&str; 8] = [
     "node.kubernetes.io/",
@@ -95,6 +96,7 @@ fn node(node: &core::Node) -> Node {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     Node {
         zone: node.labels().get(ZONE_LABEL).filter(|zone| !zone.is_empty()).map(Zone::new),
+        zone_id: node.labels().get(ZONE_ID_LABEL).filter(|id| !id.is_empty()).cloned(),
         available: ready && !cordoned && !taints.clone().any(|taint| taken_out(&taint.key)),
         tainted: tainted(node),
         exempt: opt_out(&node.metadata) == Some("never"),
@@ -197,11 +199,12 @@ mod tests {
 
     #[test]
     fn a_node_is_available_unless_others_took_it_out() {
-        let zone = json!({"topology.kubernetes.io/zone": "zone-b"});
+        let zone = json!({"topology.kubernetes.io/zone": "zone-b", "topology.k8s.aws/zone-id": "use1-az2"});
         let tainted = |key: &str, value: &str| {
             node_of(&json!({"taints": [{"key": key, "value": value, "effect": "NoSchedule"}]}), &zone)
         };
         assert_eq!(node_of(&json!({}), &zone).zone, Some(Zone::new("zone-b")));
+        assert_eq!(node_of(&json!({}), &zone).zone_id.as_deref(), Some("use1-az2"));
         assert!(node_of(&json!({}), &json!({})).zone.is_none());
         assert!(!node_of(&json!({"unschedulable": true}), &zone).available, "cordoned");
         assert!(!tainted("node.kubernetes.io/unreachable", "").available);

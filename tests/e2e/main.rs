@@ -29,7 +29,7 @@ use cluster::Cluster;
 use support::{Process, eventually, free_address, json_lines, prometheus, root, run, stdout, strip, text, zoneward};
 
 const NAME: &str = "api.example.org.";
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

@@ -103,7 +103,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     let bad = stage.write("no-end.yaml", no_end);
     let refused = stage.cluster.try_kubectl(&["apply", "-f", bad.to_str().unwrap()]).unwrap_err();
     assert!(refused.contains("spec.expiresAt: Required value"), "{refused}");
-    stage.apply_isolation("zone-x", Duration::from_secs(60), "");
+    stage.apply_isolation("zone-x", Duration::from_mins(1), "");
     let no_such = eventually("a zone that is none is refused", SOON, || stage.condition("zone-x", "Admitted"));
     assert_eq!((no_such.0.as_str(), no_such.1.as_str()), ("False", "UnknownZone"));
     assert!(no_such.2.contains("no node is in a zone zone-x; there are zone-a, zone-b, zone-c"), "{no_such:?}");
@@ -115,13 +115,13 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     let past = eventually("what has expired never begins", SOON, || stage.condition("zone-c", "Expired"));
     assert_eq!(past.0, "True");
     assert!(stage.is_clean());
-    stage.apply_isolation("zone-a", Duration::from_secs(60), ", steps: [teleport]");
+    stage.apply_isolation("zone-a", Duration::from_mins(1), ", steps: [teleport]");
     let step = eventually("a step that is none is refused", SOON, || stage.condition("zone-a", "Admitted"));
     assert!(step.2.contains("no step `teleport` is configured; there are mesh_istio, dns_rfc2136, taint"), "{step:?}");
     stage.cluster.kubectl(&["delete", "zoneisolation", "zone-a", "zone-c"]);
 
     // What the detector recommends can be declined, and then is not recommended again for the same fault.
-    let expires = Stage::in_future(Duration::from_secs(600));
+    let expires = Stage::in_future(Duration::from_mins(10));
     stage.cluster.apply(&format!(
         "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: zone-b, finalizers: [zoneward.io/undo]}}, \
          spec: {{origin: Detector, approved: false, reason: 'a fault', expiresAt: '{expires}'}}}}"
@@ -135,7 +135,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     // One that waits for approval, and takes one step at half the traffic.
     stage.apply_isolation(
         "zone-b",
-        Duration::from_secs(600),
+        Duration::from_mins(10),
         ", approved: false, steps: [mesh_istio], sharePercent: 50",
     );
     let waits = eventually("it waits for approval", SOON, || stage.condition("zone-b", "Admitted"));
@@ -164,7 +164,7 @@ fn what_people_apply_acts_expires_stays_and_acts_again_only_when_changed() {
     assert!(stage.is_clean(), "an expired object does not act again");
 
     // Changed, it is a new episode.
-    stage.apply_isolation("zone-b", Duration::from_secs(600), ", steps: [], sharePercent: 0, approved: true");
+    stage.apply_isolation("zone-b", Duration::from_mins(10), ", steps: [], sharePercent: 0, approved: true");
     let held = eventually("it cools down", SOON, || {
         stage.condition("zone-b", "Admitted").filter(|admitted| admitted.1 == "CoolingDown")
     });
@@ -273,7 +273,7 @@ fn a_right_that_is_missing_is_named_and_stalls_one_step_alone() {
     });
     let _daemon = stage.daemon("one");
     stage.leads("one");
-    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    stage.apply_isolation("zone-b", Duration::from_mins(10), "");
     let stalled = eventually("it is stalled", SOON, || stage.condition("zone-b", "Stalled").filter(|s| s.0 == "True"));
     assert!(stalled.2.contains("mesh_istio: ") && stalled.2.contains("does the ClusterRole allow it?"), "{stalled:?}");
     assert!(stalled.2.contains("cannot patch resource \"pods\""), "{stalled:?}");
@@ -296,7 +296,7 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
     std::fs::write(stage.bind.key_file(), wrong).unwrap();
     let daemon = stage.daemon("one");
     stage.leads("one");
-    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    stage.apply_isolation("zone-b", Duration::from_mins(10), "");
     eventually("it is said", SOON, || {
         let log = stage.log("one");
         (log.contains("isolations are held as they are") && log.contains("cannot patch resource")).then_some(())
@@ -338,8 +338,8 @@ fn what_cannot_be_saved_is_not_done_and_a_wrong_key_is_named_but_not_shown() {
 fn never_two_zones_whoever_asked_when_and_whatever_was_lost() {
     let stage = Stage::new();
     // Both wait when the daemon comes.
-    stage.apply_isolation("zone-a", Duration::from_secs(600), "");
-    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    stage.apply_isolation("zone-a", Duration::from_mins(10), "");
+    stage.apply_isolation("zone-b", Duration::from_mins(10), "");
     let daemon = stage.daemon("one");
     let held = eventually("the second is held", SOON, || {
         stage.condition("zone-b", "Admitted").filter(|admitted| admitted.1 == "AnotherZoneIsolated")
@@ -395,7 +395,7 @@ fn nothing_is_done_to_a_cluster_that_cannot_be_seen() {
     stage.cluster.kubectl(&["patch", "clusterrole", "zoneward-observe", "--type=json", "-p", nodes]);
     let _daemon = stage.daemon("one");
     stage.leads("one");
-    stage.apply_isolation("zone-b", Duration::from_secs(600), "");
+    stage.apply_isolation("zone-b", Duration::from_mins(10), "");
     let held = eventually("it is held", SOON, || stage.condition("zone-b", "Admitted").filter(|a| a.0 == "False"));
     assert_eq!(held.1, "UnseenCluster");
     assert!(stage.is_clean());

@@ -204,7 +204,7 @@ async fn answer(Shared(cloud): Shared<Cloud>, request: Request) -> Response {
             respond(refuse(503, "ServiceUnavailable", "lost"), None)
         }
         Some(Fault::Hang) => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             Response::new(Body::empty())
         }
     }

@@ -31,7 +31,7 @@ impl Daemon {
     }
 
     pub fn wait_until(&mut self, ready: impl Fn() -> bool) {
-        let patience = Instant::now() + Duration::from_secs(120);
+        let patience = Instant::now() + Duration::from_mins(2);
         while !ready() {
             let ended = self.child.try_wait().unwrap();
             if ended.is_some() || Instant::now() > patience {

@@ -67,7 +67,7 @@ fn everything(stage: &Stage) -> Value {
 }
 
 fn apply(stage: &Stage) {
-    let expires = Stage::in_future(Duration::from_secs(3600));
+    let expires = Stage::in_future(Duration::from_hours(1));
     stage.cluster.apply(&format!(
         "{{apiVersion: zoneward.io/v1alpha1, kind: ZoneIsolation, metadata: {{name: zone-b}}, \
          spec: {{reason: 'a test', expiresAt: '{expires}', overrides: [stale_data, cooling_down, budget_spent]}}}}"

@@ -18,7 +18,7 @@ fn check(folder: &Path, prometheus: &str) -> Output {
 }
 
 /// A real Prometheus with a certificate of an authority of its own.
-fn secured(folder: &Path) -> Process {
+pub fn secured(folder: &Path) -> Process {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("ca.pem"), certified.cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), certified.signing_key.serialize_pem()).unwrap();

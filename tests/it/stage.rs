@@ -46,7 +46,7 @@ impl Stage {
         let rbac = std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
         let account = "{kind: ServiceAccount, name: zoneward, namespace: zoneward}";
         let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
-        assert_eq!(rbac.matches(account).count(), 4);
+        assert_eq!(rbac.matches(account).count(), 5);
         self.cluster.apply(&rbac.replace(account, &user));
     }
 
@@ -135,7 +135,7 @@ impl Stage {
 
     /// Waits until the replica acts.
     pub fn leads(&self, name: &str) {
-        eventually("it leads", Duration::from_secs(60), || self.log(name).contains("this replica leads").then_some(()));
+        eventually("it leads", Duration::from_mins(1), || self.log(name).contains("this replica leads").then_some(()));
     }
 
     /// A person at the command line.

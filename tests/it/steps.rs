@@ -1,6 +1,7 @@
 //! What every step on Kubernetes keeps to, on a real API server: each verb may run twice, undo restores what was, and a pod
 //! that is gone, or another by now, is nobody's failure.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,11 @@ use crate::support::eventually;
 const SOON: Duration = Duration::from_secs(30);
 
 pub async fn client(cluster: &Cluster) -> Client {
-    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    client_of(&cluster.kubeconfig()).await
+}
+
+pub async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }

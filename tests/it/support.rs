@@ -94,7 +94,7 @@ impl Process {
     fn start_when(command: &mut Command, address: SocketAddr, ready: impl Fn() -> bool) -> Self {
         let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut process = Self { child, address };
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + Duration::from_mins(1);
         while !ready() {
             assert!(Instant::now() < patience, "{command:?} is not ready");
             if let Some(status) = process.child.try_wait().unwrap() {

@@ -7,7 +7,7 @@ use crate::relay::{Fate, Relay};
 use crate::stage::{ACCOUNT, Stage};
 use crate::support::{Process, eventually, root, stderr, stdout, zoneward};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn stage() -> (Stage, Relay) {
     let stage = Stage::new();
@@ -23,7 +23,7 @@ fn daemon(stage: &Stage, relay: &Relay) -> Process {
 }
 
 fn isolate(stage: &Stage) {
-    stage.apply_isolation("zone-b", Duration::from_secs(3600), "");
+    stage.apply_isolation("zone-b", Duration::from_hours(1), "");
 }
 
 fn step<'a>(status: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
@@ -135,7 +135,7 @@ fn a_watchdog_gives_back_what_expired_once_every_replica_is_dead() {
     let (stage, relay) = stage();
     let before = stage.everything();
     let running = daemon(&stage, &relay);
-    stage.apply_isolation("zone-b", Duration::from_secs(3600), "");
+    stage.apply_isolation("zone-b", Duration::from_hours(1), "");
     eventually("the zone is out", SOON, || stage.is_out("zone-b").then_some(()));
     let first = said(&run_as_in(&stage, "watchdog.yaml"));
     assert!(first.contains("nothing to do: one-") && first.contains("acts"), "{first}");
@@ -163,7 +163,7 @@ fn an_uninstall_gives_everything_back_and_leaves_nothing_that_would_hold_a_delet
     let (stage, relay) = stage();
     let before = stage.everything();
     let running = daemon(&stage, &relay);
-    stage.apply_isolation("zone-b", Duration::from_secs(3600), "");
+    stage.apply_isolation("zone-b", Duration::from_hours(1), "");
     eventually("the zone is out", SOON, || stage.is_out("zone-b").then_some(()));
     drop(running);
     let told = said(&run_as_in(&stage, "uninstall.yaml"));
@@ -177,7 +177,7 @@ fn an_uninstall_gives_everything_back_and_leaves_nothing_that_would_hold_a_delet
 fn what_nobody_can_undo_is_let_go_of_only_when_asked_and_named() {
     let (stage, relay) = stage();
     let running = daemon(&stage, &relay);
-    stage.apply_isolation("zone-b", Duration::from_secs(3600), "");
+    stage.apply_isolation("zone-b", Duration::from_hours(1), "");
     eventually("the zone is out", SOON, || stage.is_out("zone-b").then_some(()));
     drop(running);
     let without_dns = stage.write("without-dns.yaml", "kubernetes: {namespace: zoneward}").display().to_string();

@@ -1,16 +1,22 @@
 //! The ways to take a zone out of rotation: one file a step, and the one list of them.
 
 pub mod dns_alibaba;
+pub mod dns_aws_arc;
+pub mod dns_external_dns;
 pub mod dns_rfc2136;
 pub mod mesh_asm;
 pub mod mesh_istio;
 pub mod taint;
+pub mod webhook;
 
 pub use dns_alibaba::DnsAlibaba;
+pub use dns_aws_arc::AwsArc;
+pub use dns_external_dns::ExternalDns;
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_asm::MeshAsm;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
+pub use webhook::Webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,6 +120,9 @@ steps! {
     mesh_asm = None;
     dns_rfc2136 = None;
     dns_alibaba = None;
+    dns_external_dns = None;
+    dns_aws_arc = None;
+    webhook = None;
     taint = Some(Default::default());
 }
 
