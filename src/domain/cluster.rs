@@ -16,6 +16,8 @@ pub struct ClusterView {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
     pub zone: Option<Zone>,
+    /// What the zone is a part of.
+    pub region: Option<String>,
     /// Whether new pods may come here, as far as others are concerned: ready, not cordoned, without others' taints.
     pub available: bool,
     /// For the isolation of which zone it carries our taint.

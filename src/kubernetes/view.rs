@@ -12,6 +12,7 @@ use crate::domain::cluster::{ClusterView, Draining, Node, Pod, PodId, Service};
 use crate::domain::{ServiceId, Zone};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// Parts of the keys of taints by which others take a node out of use; taints that dedicate a node do not.
 const TAKEN_OUT: [&str; 8] = [
     "node.kubernetes.io/",
@@ -95,6 +96,7 @@ fn node(node: &core::Node) -> Node {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     Node {
         zone: node.labels().get(ZONE_LABEL).filter(|zone| !zone.is_empty()).map(Zone::new),
+        region: node.labels().get(REGION_LABEL).filter(|region| !region.is_empty()).cloned(),
         available: ready && !cordoned && !taints.clone().any(|taint| taken_out(&taint.key)),
         tainted: tainted(node),
         exempt: opt_out(&node.metadata) == Some("never"),

@@ -183,6 +183,7 @@ impl World {
             let available = it.taints.iter().all(|taint| taint == MARK);
             let node = cluster::Node {
                 zone: Some(it.zone.clone()),
+                region: None,
                 available,
                 tainted: it.taints.contains(MARK).then(|| it.zone.clone()),
                 exempt: false,

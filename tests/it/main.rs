@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod detection;
+mod distribute;
 mod dns;
 mod dns_trouble;
 mod evaluation;

@@ -1,6 +1,7 @@
 //! What every step on Kubernetes keeps to, on a real API server: each verb may run twice, undo restores what was, and a pod
 //! that is gone, or another by now, is nobody's failure.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -15,7 +16,11 @@ use crate::cluster::Cluster;
 use crate::stage::Stage;
 
 pub async fn client(cluster: &Cluster) -> Client {
-    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    client_by(&cluster.kubeconfig()).await
+}
+
+pub async fn client_by(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }

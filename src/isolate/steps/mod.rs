@@ -1,10 +1,12 @@
 //! The ways to take a zone out of rotation: one file a step, and the one list of them.
 
 pub mod dns_rfc2136;
+pub mod mesh_distribute;
 pub mod mesh_istio;
 pub mod taint;
 
 pub use dns_rfc2136::Rfc2136;
+pub use mesh_distribute::MeshDistribute;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
 
@@ -107,6 +109,7 @@ macro_rules! steps {
 
 steps! {
     mesh_istio = Some(Default::default());
+    mesh_distribute = None;
     dns_rfc2136 = None;
     taint = Some(Default::default());
 }
@@ -121,7 +124,12 @@ impl Settings {
         if taken.is_empty() {
             return vec![(String::new(), "no step is left: an isolation would do nothing".to_owned())];
         }
-        taken.into_iter().flat_map(of).collect()
+        let mut problems: Vec<(String, String)> = taken.into_iter().flat_map(of).collect();
+        if self.mesh_istio.is_some() && self.mesh_distribute.is_some() {
+            let why = "does what mesh_istio does in another way: take one of them, here by mesh_istio: null";
+            problems.push(("mesh_distribute".to_owned(), why.to_owned()));
+        }
+        problems
     }
 
     /// The configured steps, and those whose marks tell all there is to know, configured or not.
