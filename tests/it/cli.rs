@@ -274,6 +274,13 @@ fn steps_are_checked_as_a_whole() {
     assert!(code == Some(3) && said.contains("no step is left"), "{said}");
     let (code, said) = check("steps: {mesh_istio: {min_ready_elsewhere: 0}}");
     assert!(code == Some(3) && said.contains("without any endpoint"), "{said}");
+    let (code, said) = check("steps: {mesh_distribute: {config_map: istio, istiod_token_file: /t}}");
+    assert_eq!(code, Some(3));
+    for problem in
+        ["mesh_distribute.config_map: `istio` is the mesh's own", "no use without istiod", "mesh_istio: null"]
+    {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::istio::{Caller, REGION, SHARED_MESH_CONFIG, Server, configure_mesh};
 use crate::istiod::{Mesh, ZONES, pod, tell};
 use crate::stage::{ACCOUNT, Stage};
 use crate::steps::{client, client_by, looking_at, view};
-use crate::support::strip;
+use crate::support::{eventually, strip};
 
 /// An istiod as the API server knows it, that reads that `ConfigMap`.
 fn istiod(shared: &str) -> String {
@@ -57,12 +57,13 @@ impl Ground {
         MeshDistribute::new(mesh_distribute::Settings::default(), &self.account, look)
     }
 
-    /// The `ConfigMap`, but for versions and times.
+    /// The `ConfigMap`, but for identity, versions and times.
     fn map(&self) -> Option<Value> {
         let found =
             self.stage.cluster.try_kubectl(&["-n", "istio-system", "get", "cm", SHARED_MESH_CONFIG, "-o", "json"]);
-        let mut map = serde_json::from_str(&found.ok()?).unwrap();
+        let mut map: Value = serde_json::from_str(&found.ok()?).unwrap();
         strip(&mut map);
+        map["metadata"].as_object_mut().unwrap().retain(|key, _| !["uid", "creationTimestamp"].contains(&key.as_str()));
         Some(map)
     }
 
@@ -229,7 +230,7 @@ async fn a_mesh_that_is_not_prepared_is_refused_before_anything_is_written() {
     assert_eq!(broken, []);
     assert_eq!(ground.map(), None, "a probe writes nothing");
     let Preview { changes, .. } = step.preview(&Zone::new("zone-b"), Share::NONE).await.unwrap();
-    assert_eq!(changes, ["every client of the mesh weighs zones by istio-system/zoneward-mesh (zone-a 55, zone-c 45)"]);
+    assert_eq!(changes, ["every client of the mesh weighs zones by istio-system/zoneward-mesh (zone-a 60, zone-c 40)"]);
     step.apply(&Zone::new("zone-b"), &Receipt::default(), Share::NONE).await.unwrap();
 }
 
@@ -242,6 +243,25 @@ async fn without_its_rights_it_says_so() {
     cluster.kubectl(&["-n", "istio-system", "delete", "role", "zoneward-mesh-distribute"]);
     let probes = ground.step().await.probe().await;
     assert!(probes.iter().any(|it| matches!(it, Probe::Broken { found, .. } if found.contains("can't be read"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_isolates_by_weights_and_gives_the_zone_back() {
+    let ground = Ground::new().await;
+    let stage = &ground.stage;
+    let config = "mode: enforce\nprometheus: {url: 'http://127.0.0.1:1', history: 1m}\nkubernetes: {namespace: zoneward}\n\
+                  steps: {mesh_istio: null, mesh_distribute: {}, taint: null}\n";
+    let _daemon = stage.daemon_with("one", &stage.write("weights.yaml", config));
+    stage.leads("one");
+    stage.apply_isolation("zone-b", Duration::from_secs(3600), "");
+    let patience = Duration::from_secs(60);
+    eventually("it is isolated", patience, || {
+        stage.condition("zone-b", "Isolated").filter(|(status, ..)| status == "True").map(|_| ())
+    });
+    assert_eq!(ground.weights(), json!({"region-1/zone-a/*": 50, "region-1/zone-c/*": 50}));
+    assert!(stage.drained().is_empty());
+    stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b"]);
+    assert_eq!(ground.map().unwrap()["data"]["mesh"], "{}", "deleting waits until it is undone");
 }
 
 /// A slice with an endpoint of `web` that no pod stands behind.

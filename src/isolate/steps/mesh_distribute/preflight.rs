@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Settings;
 use super::weights::lost_without;
+use super::{Settings, some_of};
 use crate::domain::cluster::ClusterView;
 use crate::domain::{ServiceId, Zone};
-use crate::isolate::steps::some_of;
 use crate::kubernetes::marks;
 
 /// What of the mesh matters to it, beside the view.
