@@ -18,6 +18,8 @@ pub struct Node {
     pub zone: Option<Zone>,
     /// The cloud's own id of the zone, where it tells: AWS' names of zones differ from account to account.
     pub zone_id: Option<String>,
+    /// What the zone is a part of.
+    pub region: Option<String>,
     /// Whether new pods may come here, as far as others are concerned: ready, not cordoned, without others' taints.
     pub available: bool,
     /// For the isolation of which zone it carries our taint.

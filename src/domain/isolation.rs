@@ -182,6 +182,8 @@ impl fmt::Display for Share {
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
     Pods,
+    /// Hundredths of all traffic, so that a small share is a rough one.
+    Weights,
     AllOrNothing,
 }
 
@@ -189,7 +191,7 @@ impl Granularity {
     /// What a step gives a zone that is to have a share: with all or nothing, nothing until it may have all.
     pub fn of_share(self, share: Share) -> Share {
         match self {
-            Self::Pods => share,
+            Self::Pods | Self::Weights => share,
             Self::AllOrNothing if share < Share::FULL => Share::NONE,
             Self::AllOrNothing => Share::FULL,
         }

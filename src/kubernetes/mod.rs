@@ -4,7 +4,7 @@ mod view;
 mod watch;
 
 pub use view::tainted;
-pub use watch::{ClusterWatch, NOT_YET, notice, read};
+pub use watch::{ClusterWatch, NOT_YET, list, notice, read};
 
 use std::time::Duration;
 
@@ -28,11 +28,13 @@ pub mod marks {
     pub const ZONE_ANNOTATION: &str = "zoneward.io/isolated-zone";
     /// On a `DNSEndpoint`: what is withdrawn from it, by zone.
     pub const WITHDRAWN_ANNOTATION: &str = "zoneward.io/withdrawn";
+    /// On the mesh's `ConfigMap` that is ours: which zones are out, and what the weights follow from.
+    pub const ZONES_ANNOTATION: &str = "zoneward.io/isolated-zones";
     /// The key of the taint on a zone's nodes.
     pub const TAINT: &str = "zoneward.io/isolated";
     /// `never` on a Namespace, Service, Pod or Node: it is left alone. `allow` on a pod or Service of a `StatefulSet`: it is not.
     pub const OPT_OUT: &str = "zoneward.io/isolate";
-    /// On a `ZoneIsolation` that zoneward made and removes when it has ended.
+    /// On a `ZoneIsolation` that zoneward made and removes when it has ended, and on a `ConfigMap` that it alone writes.
     pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "zoneward");
     pub const FINALIZER: &str = "zoneward.io/undo";
 }

@@ -13,6 +13,7 @@ use crate::domain::{ServiceId, Zone};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const ZONE_ID_LABEL: &str = "topology.k8s.aws/zone-id";
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// Parts of the keys of taints by which others take a node out of use; taints that dedicate a node do not.
 const TAKEN_OUT: [&str; 8] = [
     "node.kubernetes.io/",
@@ -97,6 +98,7 @@ fn node(node: &core::Node) -> Node {
     Node {
         zone: node.labels().get(ZONE_LABEL).filter(|zone| !zone.is_empty()).map(Zone::new),
         zone_id: node.labels().get(ZONE_ID_LABEL).filter(|id| !id.is_empty()).cloned(),
+        region: node.labels().get(REGION_LABEL).filter(|region| !region.is_empty()).cloned(),
         available: ready && !cordoned && !taints.clone().any(|taint| taken_out(&taint.key)),
         tainted: tainted(node),
         exempt: opt_out(&node.metadata) == Some("never"),

@@ -78,8 +78,8 @@ pub async fn read(client: &Client, settings: &Settings) -> kube::Result<ClusterV
     Ok(view(&objects, settings))
 }
 
-/// In pages, so that no answer is too large.
-async fn list<K>(client: &Client) -> kube::Result<Vec<K>>
+/// All of a kind, in pages, so that no answer is too large.
+pub async fn list<K>(client: &Client) -> kube::Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {

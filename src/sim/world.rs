@@ -184,6 +184,7 @@ impl World {
             let node = cluster::Node {
                 zone: Some(it.zone.clone()),
                 zone_id: None,
+                region: None,
                 available,
                 tainted: it.taints.contains(MARK).then(|| it.zone.clone()),
                 exempt: false,

@@ -12,6 +12,7 @@ use zoneward::isolate::steps::{Look, Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
 use crate::alibaba_cloud::{Balancer, Cloud};
+use crate::contract::{self, Mark};
 
 pub const START: &str = "StartShiftLoadBalancerZones";
 pub const CANCEL: &str = "CancelShiftLoadBalancerZones";
@@ -237,4 +238,11 @@ async fn a_sweep_gives_back_nothing_and_says_what_is_shifted() {
     assert_eq!(step.sweep(Some(&zone("j"))).await, Ok(vec![]));
     assert_eq!(cloud.state("nlb-1", "h"), "Shifted");
     give_back(&step, "h", &receipt).await;
+}
+
+#[tokio::test]
+async fn load_balancers_keep_to_the_contract() {
+    let cloud = Cloud::start().await;
+    let sight = || json!(format!("{:?}", everything(&cloud)));
+    contract::holds(&step(&cloud), Mark::Nowhere, ("cn-hangzhou-h", "cn-hangzhou-i"), sight).await;
 }

@@ -8,6 +8,7 @@ use zoneward::isolate::steps::{Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
 use crate::alibaba_cloud::{Cloud, Fault};
+use crate::contract::{self, Mark};
 use crate::support::{root, run, stderr};
 
 const WRITTEN: &str = "topology.kubernetes.io/zone=cn-hangzhou-h";
@@ -211,4 +212,11 @@ fn the_shipped_policy_allows_every_call_that_is_made() {
     let of = |service: &str| shifts.map(|action| format!("{service}:{action}"));
     let mesh = ["DescribeServiceMeshDetail", "UpdateMeshFeature"].map(|action| format!("servicemesh:{action}"));
     assert_eq!(actions, [of("nlb").to_vec(), of("alb").to_vec(), mesh.to_vec()].concat());
+}
+
+#[tokio::test]
+async fn the_field_keeps_to_the_contract() {
+    let cloud = Cloud::start().await;
+    let sight = || json!(labels(&cloud));
+    contract::holds(&step(&cloud), Mark::Nowhere, ("cn-hangzhou-h", "cn-hangzhou-i"), sight).await;
 }

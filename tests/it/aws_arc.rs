@@ -13,6 +13,7 @@ use zoneward::isolate::steps::{Look, Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
 use crate::aws_server::{KEY_ID, SECRET, Server, Shift, TOKEN, Trouble, now};
+use crate::contract::{self, Mark};
 use crate::dns::permanent;
 use crate::stage::Stage;
 use crate::support::{stderr, stdout, zoneward};
@@ -334,4 +335,12 @@ async fn the_binary_finds_credentials_where_aws_libraries_look() {
     assert!(told.contains("zone-a is use1-az1, zone-b is use1-az2"), "{told}");
     let told = check("another secret");
     assert!(told.contains("are the credentials those of this account") && !told.contains("another secret"), "{told}");
+}
+
+#[tokio::test]
+async fn shifts_keep_to_the_contract() {
+    let server = Server::start(&[WEB, EKS, OTHER]).await;
+    server.world(|world| world.shifts.push(others(OTHER)));
+    let sight = || json!(format!("{:?}", server.shifts()));
+    contract::holds(&step(&server), Mark::OnWhatIsChanged, ("us-east-1a", "us-east-1c"), sight).await;
 }

@@ -274,6 +274,13 @@ fn steps_are_checked_as_a_whole() {
     assert!(code == Some(3) && said.contains("no step is left"), "{said}");
     let (code, said) = check("steps: {mesh_istio: {min_ready_elsewhere: 0}}");
     assert!(code == Some(3) && said.contains("without any endpoint"), "{said}");
+    let (code, said) = check("steps: {mesh_distribute: {config_map: istio, istiod_token_file: /t}}");
+    assert_eq!(code, Some(3));
+    for problem in
+        ["mesh_distribute.config_map: `istio` is the mesh's own", "no use without istiod", "mesh_istio: null"]
+    {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
 }
 
 #[test]
@@ -298,7 +305,7 @@ fn a_person_must_say_why_and_for_how_long() {
         (&["isolate", "zone-a", "--reason", "x"], "--for"),
         (&["isolate", "zone-a", "--reason", "x", "--for", "90h"], "outside 1m to 72h"),
         (&["isolate", "zone-a", "--reason", "x", "--for", "2h", "--override", "another-zone-isolated"], "cooling-down"),
-        (&["restore"], "<ZONE|--all>"),
+        (&["restore"], "<ZONE|--all|--expired>"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

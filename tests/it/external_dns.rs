@@ -10,6 +10,7 @@ use zoneward::isolate::steps::dns_external_dns::{ExternalDns, Settings};
 use zoneward::isolate::steps::{Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
+use crate::contract::{self, Mark};
 use crate::dns::permanent;
 use crate::stage::{ACCOUNT, Stage};
 use crate::steps::client_of;
@@ -328,4 +329,10 @@ async fn the_daemon_takes_it_keeps_it_against_gitops_and_gives_it_back() {
     eventually("what GitOps put back is taken out again", soon, || (it.targets("api", 0).len() == 3).then_some(()));
     it.stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b", "--timeout=30s"]);
     assert_eq!(it.objects(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_keep_to_the_contract() {
+    let zonal = Zonal::new(false).await;
+    contract::holds(&zonal.step, Mark::OnWhatIsChanged, ("a", "b"), || json!(zonal.objects())).await;
 }

@@ -58,6 +58,11 @@ impl Istiod {
         Self { _daemon: daemon, http, xds, _folder: folder }
     }
 
+    /// Where it tells what it does.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
     /// The mesh configuration in force.
     pub fn mesh_config(&self) -> String {
         get(self.http, "/debug/mesh").unwrap().1
@@ -196,6 +201,15 @@ impl Caller {
         let last_other = after.iter().rfind(|call| !pods.contains(&names(call).as_str()));
         let firsts = pods.iter().filter_map(|pod| after.iter().find(|call| names(call) == **pod));
         firsts.chain(last_other).map(|call| call.began - since).max().unwrap_or_default()
+    }
+
+    /// Waits until no call is answered.
+    pub fn loses_all(&self) {
+        eventually("every call fails", PATIENCE, || {
+            let calls = self.calls.lock().unwrap();
+            let mut last = calls.iter().rev().take(3);
+            last.all(|call| call.answered_by.is_err()).then_some(())
+        });
     }
 
     /// How Envoy finds the endpoints of a service, as istiod told it.

@@ -14,18 +14,18 @@ use crate::cluster::Cluster;
 use crate::istio::{Caller, Istiod, REGION, SHARED_MESH_CONFIG, Server, configure_mesh};
 use crate::steps::{client, looking_at, view};
 
-const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
+pub const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 
 /// Two pods of `web` in each of three zones, that run, and a headless service of the same pods.
-struct Mesh {
-    istiod: Istiod,
+pub struct Mesh {
+    pub istiod: Istiod,
     servers: Vec<Server>,
-    client: Client,
-    cluster: Cluster,
+    pub client: Client,
+    pub cluster: Cluster,
 }
 
 impl Mesh {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let mut cluster = Cluster::start();
         cluster.controllers();
         let istiod = Istiod::start(&cluster);
@@ -85,7 +85,7 @@ impl Mesh {
     }
 }
 
-fn pod(zone: &str, nth: u8) -> String {
+pub fn pod(zone: &str, nth: u8) -> String {
     format!("web-{zone}-{nth}")
 }
 
@@ -95,7 +95,7 @@ fn address(zone: &str, nth: u8) -> Ipv4Addr {
 }
 
 #[allow(clippy::print_stdout, reason = "what it takes is worth a look")]
-fn tell(what: &str, after: Duration) {
+pub fn tell(what: &str, after: Duration) {
     println!("{what} after {:.2} s", after.as_secs_f64());
     assert!(after < Duration::from_secs(5), "{what} after {after:?}");
 }

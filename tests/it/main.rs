@@ -20,6 +20,7 @@ mod cluster;
 mod contract;
 mod crash;
 mod detection;
+mod distribute;
 mod dns;
 mod dns_trouble;
 mod evaluation;

@@ -46,8 +46,19 @@ impl Stage {
         let rbac = std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
         let account = "{kind: ServiceAccount, name: zoneward, namespace: zoneward}";
         let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
-        assert_eq!(rbac.matches(account).count(), 5);
+        assert_eq!(rbac.matches(account).count(), 7);
         self.cluster.apply(&rbac.replace(account, &user));
+    }
+
+    /// The block that is only for `steps.mesh_distribute`, for that user.
+    pub fn grant_weights(&self) {
+        let rbac = std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap();
+        let (_, block) = rbac.split_once("managed-by: zoneward.\n").unwrap();
+        let block = block.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect::<String>();
+        let account = "{kind: ServiceAccount, name: zoneward, namespace: zoneward}";
+        let user = format!("{{kind: User, name: {ACCOUNT}, apiGroup: rbac.authorization.k8s.io}}");
+        assert_eq!(block.matches(account).count(), 2);
+        self.cluster.apply(&block.replace(account, &user));
     }
 
     pub fn service(&self, name: &str, spec: &str) {

@@ -73,6 +73,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 21] = [
             "schemars",
             "serde",
             "serde_json",
+            "serde_saphyr",
             "async_trait",
             "thiserror",
         ],
@@ -205,7 +206,7 @@ fn only_one_file_knows_the_client() {
 }
 
 /// What is pure although the rest of its module is not.
-const PURE_FILES: [&str; 10] = [
+const PURE_FILES: [&str; 12] = [
     "isolate/ledger.rs",
     "isolate/plan.rs",
     "isolate/words.rs",
@@ -215,6 +216,8 @@ const PURE_FILES: [&str; 10] = [
     "isolate/steps/mesh_istio/plan.rs",
     "isolate/steps/dns_alibaba/plan.rs",
     "alibaba/sign.rs",
+    "isolate/steps/mesh_distribute/preflight.rs",
+    "isolate/steps/mesh_distribute/weights.rs",
     "kubernetes/view.rs",
 ];
 

@@ -20,6 +20,7 @@ use zoneward::isolate::steps::webhook::{Settings, Webhook};
 use zoneward::isolate::steps::{Probe, RealStep, StepSettings};
 use zoneward::ports::{IsolationStep, StepError};
 
+use crate::contract::{self, Mark};
 use crate::dns::permanent;
 use crate::support::root;
 
@@ -32,6 +33,8 @@ type Trouble = Vec<(&'static str, Response)>;
 struct World {
     /// By zone.
     weights: BTreeMap<String, u64>,
+    /// Of zones that are out: what they had.
+    had: BTreeMap<String, u64>,
     requests: Vec<(String, String)>,
     trouble: Trouble,
     minimal: bool,
@@ -135,11 +138,17 @@ fn answer(world: &mut World, verb: &str, asked: &Value) -> Response {
     let out =
         |world: &World| world.weights.iter().filter(|(_, w)| **w == 0).map(|(z, _)| z.clone()).collect::<Vec<_>>();
     let said = match verb {
-        "capture" => json!({"receipt": {"weight": weight.map_or_else(String::new, |weight| weight.to_string())}}),
+        "capture" => {
+            let had = world.had.get(&zone).copied().or(weight);
+            json!({"receipt": {"weight": had.map_or_else(String::new, |weight| weight.to_string())}})
+        }
         "apply" => {
-            let was = asked["receipt"]["weight"].as_str().and_then(|weight| weight.parse().ok()).filter(|w| *w > 0);
-            let weight = if asked["share_percent"] == 0 { 0 } else { was.unwrap_or(34) };
-            world.weights.insert(zone, weight);
+            if asked["share_percent"] == 0 {
+                let had = world.weights.insert(zone.clone(), 0).filter(|weight| *weight > 0);
+                had.map(|had| world.had.insert(zone, had));
+            } else if let Some(had) = world.had.remove(&zone) {
+                world.weights.insert(zone, had);
+            }
             json!({"done": true})
         }
         "confirm" => {
@@ -338,4 +347,11 @@ fn the_request_of_the_documentation_is_signed_rightly() {
     let key = wish.as_object_mut().unwrap().remove("idempotency_key").unwrap();
     assert_eq!(key, hex::encode(Sha256::digest(wish.to_string())));
     assert_eq!(key, header("Idempotency-Key: "));
+}
+
+#[tokio::test]
+async fn a_system_that_keeps_to_the_documentation_keeps_to_the_contract() {
+    let server = Server::start().await;
+    let sight = || json!(server.world(|world| world.weights.clone()));
+    contract::holds(&server.step(), Mark::OnWhatIsChanged, ("a", "b"), sight).await;
 }

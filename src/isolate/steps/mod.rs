@@ -5,6 +5,7 @@ pub mod dns_aws_arc;
 pub mod dns_external_dns;
 pub mod dns_rfc2136;
 pub mod mesh_asm;
+pub mod mesh_distribute;
 pub mod mesh_istio;
 pub mod taint;
 pub mod webhook;
@@ -14,6 +15,7 @@ pub use dns_aws_arc::AwsArc;
 pub use dns_external_dns::ExternalDns;
 pub use dns_rfc2136::Rfc2136;
 pub use mesh_asm::MeshAsm;
+pub use mesh_distribute::MeshDistribute;
 pub use mesh_istio::MeshIstio;
 pub use taint::TaintNodes;
 pub use webhook::Webhook;
@@ -118,6 +120,7 @@ macro_rules! steps {
 steps! {
     mesh_istio = Some(Default::default());
     mesh_asm = None;
+    mesh_distribute = None;
     dns_rfc2136 = None;
     dns_alibaba = None;
     dns_external_dns = None;
@@ -136,7 +139,12 @@ impl Settings {
         if taken.is_empty() {
             return vec![(String::new(), "no step is left: an isolation would do nothing".to_owned())];
         }
-        taken.into_iter().flat_map(of).collect()
+        let mut problems: Vec<(String, String)> = taken.into_iter().flat_map(of).collect();
+        if self.mesh_istio.is_some() && self.mesh_distribute.is_some() {
+            let why = "does what mesh_istio does in another way: take one of them, here by mesh_istio: null";
+            problems.push(("mesh_distribute".to_owned(), why.to_owned()));
+        }
+        problems
     }
 
     /// The configured steps, and those whose marks tell all there is to know, configured or not.
