@@ -25,6 +25,7 @@ mod dns;
 mod dns_trouble;
 mod evaluation;
 mod executor;
+mod executor_time;
 mod external_dns;
 mod holds;
 mod hostile;
