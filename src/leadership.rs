@@ -19,7 +19,7 @@ use crate::kubernetes::{CALL_TIMEOUT, explain, status_code};
 
 pub const LEASE_NAME: &str = "zoneward";
 /// A follower waits so long after the last renewal that it saw.
-const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
 /// A leader begins nothing so long after it sent its last renewal; what it began before ends within `CALL_TIMEOUT`.
 const TRUST: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(2);

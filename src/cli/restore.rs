@@ -3,21 +3,26 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use super::remote::{Acting, Followed, Goal, Remote, api_error};
+use super::remote::{Followed, Goal, Remote, api_error};
 use super::{ConfigArguments, Outcome, render};
 use crate::domain::{Isolation, OperatorHold, Receipt, Share, StepName, Zone};
 use crate::isolate::KubernetesStore;
 use crate::isolate::resource::{StepStatus, ZoneIsolation};
-use crate::isolate::steps;
-use crate::kubernetes::{bounded, status_code};
+use crate::isolate::steps::{self, RealStep};
+use crate::kubernetes::{bounded, marks, status_code};
+use crate::leadership::LEASE;
 use crate::ports::{IsolationStore, StepError};
 
-/// How long a daemon has to let go of what was deleted, before its finalizer is taken off.
-const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+/// How long a daemon that acts has to let go of what was deleted.
+const LET_GO_WITHIN: Duration = Duration::from_mins(1);
+/// How long what was undone may take to read so.
+const READ_BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Clocks differ, and a daemon has its chance first.
+const OVERDUE_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -82,37 +87,40 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Undoes what is overdue while nobody acts. The objects stay: a daemon that comes back ends them, and says so.
+/// Undoes, once, what is overdue while nobody acts. The objects stay: a daemon that comes back ends them, and says so.
 async fn expired(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
-    let acting = remote.who_acts(now).await;
-    if matches!(acting, Acting::Unknown) {
-        bail!("{acting}: what has expired is left as it is");
-    }
-    if !acting.is_over() {
-        render::line(&format!("nothing to do: {acting}"));
+    if let Some(who) = remote.renews().await? {
+        render::line(&format!("nothing to do: {who} acts, and gives back what expires"));
         return Ok(Outcome::Done);
     }
-    let isolations = KubernetesStore::new(&remote.client).list().await?;
-    let overdue: Vec<&Isolation> = isolations.iter().filter(|i| i.holds_zone_out() && i.returning(now)).collect();
+    let store = KubernetesStore::new(&remote.client);
+    let due = now - OVERDUE_AFTER;
+    let isolations = store.list().await?;
+    let overdue: Vec<&Isolation> = isolations.iter().filter(|i| i.holds_zone_out() && i.returning(due)).collect();
     if overdue.is_empty() {
-        render::line("nothing has expired");
+        render::line("nothing is overdue");
     }
-    let mut failed = 0;
+    let mut left = Vec::new();
     for isolation in overdue {
         let zone = isolation.zone();
+        let Some(object) = remote.isolation(zone.as_str()).await? else { continue };
+        if object.annotations().get(marks::GIVEN_BACK) == Some(&isolation.id) {
+            render::line(&format!("{zone} was given back already; its ZoneIsolation waits for a daemon"));
+            continue;
+        }
         render::line(&format!("{zone} is overdue since {:.0}, and no daemon acts", isolation.expires_at()));
-        let receipts = isolation
-            .steps
-            .iter()
-            .filter_map(|(name, entry)| Some((zone.clone(), name.clone(), entry.receipt.clone()?)));
-        let done = sweep(remote, Some(zone), &receipts.collect::<Vec<_>>()).await;
+        let done = sweep(remote, Some(zone), &receipts(&object)).await;
         done.iter().for_each(print_swept);
-        failed += done.iter().filter(|(_, result)| result.is_err()).count();
+        let lost = not_undone(&object, &done);
+        // What a person does about it from now on is theirs.
+        if lost.is_empty() && done.iter().all(|(_, result)| result.is_ok()) {
+            store.note_given_back(&object, &isolation.id).await?;
+        } else {
+            left.extend(lost);
+            left.push(format!("{zone}: run it again"));
+        }
     }
-    if failed > 0 {
-        bail!("{failed} steps could not be undone; what they marked stays marked: run it again");
-    }
-    Ok(Outcome::Done)
+    if left.is_empty() { Ok(Outcome::Done) } else { bail!("not all was undone: {}", left.join("; ")) }
 }
 
 fn print_swept((step, result): &Swept) {
@@ -130,19 +138,14 @@ async fn all(remote: &Remote, remove_finalizers: bool, now: Timestamp) -> anyhow
     let failed = done.iter().filter(|(_, result)| result.is_err()).count();
     done.iter().for_each(print_swept);
     let lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
-    if remove_finalizers {
+    if remove_finalizers && !(lost.is_empty() && failed == 0) {
         let_go(remote, &objects).await?;
-        if !lost.is_empty() || failed > 0 {
-            bail!(
-                "nothing holds the ZoneIsolations any more, and {failed} steps failed; nobody will restore these: {}",
-                lost.join("; ")
-            );
-        }
+        bail!("nothing holds the ZoneIsolations any more, and nobody will restore these: {}", lost.join("; "));
     }
     if !lost.is_empty() {
         bail!(
-            "nothing here can undo these, so their ZoneIsolations stay, with what is to be restored: {}. Run it with the \
-             daemon's configuration",
+            "these are not undone, so their ZoneIsolations stay, with what is to be restored: {}. Run it again, with the \
+             daemon's configuration and credentials",
             lost.join("; ")
         );
     }
@@ -186,12 +189,26 @@ async fn sweep(remote: &Remote, zone: Option<&Zone>, known: &[Known]) -> Vec<Swe
         let mut undone = step.sweep(zone).await;
         // A ledger may know of what has no mark, or what the settings do not name any more.
         for (zone, _, receipt) in known.iter().filter(|(_, name, _)| *name == step.name()) {
-            let by_receipt = step.apply(zone, receipt, Share::FULL).await;
+            let by_receipt = undo(step.as_ref(), zone, receipt).await;
             undone = undone.and_then(|lines| by_receipt.map(|()| lines));
         }
         swept.push((step.name(), undone));
     }
     swept
+}
+
+/// And reads back that it is so, which may take a while.
+async fn undo(step: &dyn RealStep, zone: &Zone, receipt: &Receipt) -> Result<(), StepError> {
+    let patience = Instant::now() + READ_BACK_WITHIN;
+    step.apply(zone, receipt, Share::FULL).await?;
+    loop {
+        match step.confirm(zone, receipt, Share::FULL).await {
+            Err(StepError::Transient { .. }) if Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            read_back => return read_back,
+        }
+    }
 }
 
 fn receipts(object: &ZoneIsolation) -> Vec<Known> {
@@ -202,11 +219,12 @@ fn receipts(object: &ZoneIsolation) -> Vec<Known> {
     steps.filter_map(known).collect()
 }
 
-/// Steps of a ledger that began, and that nothing was run for.
+/// Steps of a ledger that began, and that nothing was run for, or in vain.
 fn not_undone(object: &ZoneIsolation, done: &[Swept]) -> Vec<String> {
     let steps = object.status.iter().flat_map(|status| &status.steps);
     let began = steps.filter(|entry| !matches!(entry.state.as_str(), "Pending" | "Undone"));
-    let unknown = began.filter(|entry| !done.iter().any(|(step, _)| step.as_str() == entry.name));
+    let unknown =
+        began.filter(|entry| !done.iter().any(|(step, result)| step.as_str() == entry.name && result.is_ok()));
     let said = |entry: &StepStatus| {
         let receipt = entry.receipt.iter().flatten().map(|(key, value)| format!("{key} {value}"));
         format!("{} of {} ({})", entry.name, object.name_any(), receipt.collect::<Vec<_>>().join(", "))
@@ -214,26 +232,34 @@ fn not_undone(object: &ZoneIsolation, done: &[Swept]) -> Vec<String> {
     unknown.map(said).collect()
 }
 
-/// Where no daemon takes its finalizer off, we do: everything is undone.
+/// Where no daemon takes its finalizer off, we do; but not while one acts, which may be in the middle of a step.
 async fn let_go(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<()> {
-    if !objects.is_empty() {
-        render::line(&format!(
-            "waiting up to {} s for a daemon to let go of what was deleted",
-            LET_GO_WITHIN.as_secs()
-        ));
+    let mut left = still_there(remote, objects).await?;
+    if left.is_empty() {
+        return Ok(());
     }
+    render::line(&format!("looking for {} s whether a daemon acts, which would let go of them", LEASE.as_secs()));
+    let acts = remote.renews().await?;
     let patience = Instant::now() + LET_GO_WITHIN;
-    let store = KubernetesStore::new(&remote.client);
-    for object in objects {
-        let zone = object.name_any();
-        while let Some(left) = remote.isolation(&zone).await?.filter(|left| left.uid() == object.uid()) {
-            if Instant::now() < patience {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            }
-            store.let_go(&left).await?;
-            break;
-        }
+    while acts.is_some() && !left.is_empty() && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        left = still_there(remote, objects).await?;
+    }
+    left = still_there(remote, objects).await?;
+    if let Some(who) = acts.filter(|_| !left.is_empty()) {
+        bail!("{who} acts, and still gives back {} zones: see `zoneward status`, and run it again", left.len());
+    }
+    for object in &left {
+        KubernetesStore::new(&remote.client).let_go(object).await?;
     }
     Ok(())
+}
+
+async fn still_there(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<Vec<ZoneIsolation>> {
+    let mut left = Vec::new();
+    for object in objects {
+        let now = remote.isolation(&object.name_any()).await?;
+        left.extend(now.filter(|now| now.uid() == object.uid()));
+    }
+    Ok(left)
 }

@@ -341,7 +341,7 @@ fn those_that_are_left_must_bear_the_load() {
         world.snapshot.cells.insert(ServiceId::new("default", "web"), zones);
     };
     let mut world = World::new();
-    served(&mut world, [300.0, 300.0, 300.0]);
+    served(&mut world, [3000.0, 3000.0, 3000.0]);
     assert_eq!(world.admit(0), Ok(vec![]), "half as much again for each endpoint");
 
     // The zone has six of ten endpoints: with the rest down elsewhere, one endpoint would carry it all.
@@ -350,7 +350,7 @@ fn those_that_are_left_must_bear_the_load() {
     for pod in world.cluster().pods.values_mut().filter(|pod| pod.zone == Some(zone('a'))) {
         pod.ready = false;
     }
-    served(&mut world, [0.0, 600.0, 200.0]);
+    served(&mut world, [0.0, 6000.0, 2000.0]);
     let held = world.admit(0).unwrap_err();
     assert_eq!(
         held,
@@ -360,9 +360,9 @@ fn those_that_are_left_must_bear_the_load() {
     world.request.overrides.insert("insufficient_headroom".to_owned());
     assert_eq!(world.admit(0), Ok(vec![]));
     world.request.overrides.clear();
-    served(&mut world, [0.0, 6.0, 2.0]);
+    served(&mut world, [0.0, 60.0, 20.0]);
     assert_eq!(world.admit(0), Ok(vec![]), "a handful of requests overloads nobody");
-    served(&mut world, [0.0, 0.0, 200.0]);
+    served(&mut world, [0.0, 0.0, 2000.0]);
     assert_eq!(world.admit(0), Ok(vec![]), "what serves nothing moves nothing");
 }
 

@@ -2,14 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::ledger::STUCK_AFTER;
 use super::resource::Condition;
 use crate::domain::isolation::StepEntry;
 use crate::domain::{Admission, HoldReason, Isolation, StepName, StepState};
 
 /// The executor's conditions; `Ready` is the summary.
 pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let stuck: Vec<(&StepName, &StepEntry)> = isolation.steps.iter().filter(|(_, entry)| is_stuck(entry)).collect();
+    let stuck: Vec<(&StepName, &StepEntry)> = isolation.steps.iter().filter(|(_, entry)| entry.is_stuck()).collect();
     let stuck_names = stuck.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let ended = !isolation.active();
     let (admitted, admitted_reason, why) = match &isolation.admission {
@@ -110,11 +109,6 @@ fn condition(
 fn names(isolation: &Isolation, wanted: impl Fn(StepState) -> bool) -> String {
     let names = isolation.steps.iter().filter(|(_, entry)| wanted(entry.state)).map(|(name, _)| name.as_str());
     names.collect::<Vec<_>>().join(", ")
-}
-
-/// Stuck by name, or so often in vain that it might as well be.
-const fn is_stuck(entry: &StepEntry) -> bool {
-    matches!(entry.state, StepState::Stuck) || entry.failures >= STUCK_AFTER
 }
 
 fn errors(stuck: &[(&StepName, &StepEntry)]) -> String {

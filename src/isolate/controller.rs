@@ -59,13 +59,14 @@ impl Controller {
         let mut turned_at: Option<Instant> = None;
         let (mut disturbed_at, mut looked_at): (Option<Instant>, Option<Instant>) = (None, None);
         let mut trouble = Trouble::new("isolations are held as they are");
+        let mut unsettled = Trouble::new("what was done can't be put on the ledger, and is done again");
         let mut led = false;
         loop {
             let mut at_once = false;
             tokio::select! {
                 done = executor.ended() => {
                     if (self.leads)() {
-                        trouble.note(executor.settle(done, (self.now)()).await.err().map(|e| e.to_string()));
+                        unsettled.note(executor.settle(done, (self.now)()).await.err().map(|e| e.to_string()));
                     }
                     at_once = true;
                 }

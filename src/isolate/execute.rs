@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::ledger::{IllegalTransition, StepEvent};
 use super::plan::{self, Next};
+use super::unrecorded::Unrecorded;
 use super::words;
 use crate::domain::isolation::{OperatorHold, Receipt, Share, StepEntry, StepName};
 use crate::domain::record::StepRecord;
@@ -66,6 +67,8 @@ pub struct Executor {
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     busy: BTreeSet<(String, StepName)>,
     kept_at: BTreeMap<(String, StepName), Timestamp>,
+    /// Verbs of which nothing could be put on the ledger, so that they are done again: when that was.
+    unsettled_at: BTreeMap<(String, StepName), Timestamp>,
     /// Records whose ledger could not be saved yet: they are not written again when it is tried again.
     said: BTreeSet<(String, Event, String)>,
     /// Episodes whose end by hand is noted as a hold.
@@ -82,9 +85,10 @@ impl Executor {
         admit: Box<Admit>,
         leads: Box<Leads>,
     ) -> Self {
-        let (running, busy, kept_at) = (FuturesUnordered::new(), BTreeSet::new(), BTreeMap::new());
+        let (running, busy) = (FuturesUnordered::new(), BTreeSet::new());
+        let (kept_at, unsettled_at) = (BTreeMap::new(), BTreeMap::new());
         let (said, held) = (BTreeSet::new(), BTreeSet::new());
-        Self { steps, store, audit, admit, leads, running, busy, kept_at, said, held, active: Vec::new() }
+        Self { steps, store, audit, admit, leads, running, busy, kept_at, unsettled_at, said, held, active: Vec::new() }
     }
 
     /// One whose requests were all admitted before.
@@ -116,6 +120,7 @@ impl Executor {
         self.running = FuturesUnordered::new();
         self.busy.clear();
         self.kept_at.clear();
+        self.unsettled_at.clear();
     }
 
     /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on.
@@ -123,6 +128,7 @@ impl Executor {
         let mut isolations = self.store.list().await?;
         let known: BTreeSet<&String> = isolations.iter().filter(|i| i.active()).map(|i| &i.id).collect();
         self.kept_at.retain(|(episode, _), _| known.contains(episode));
+        self.unsettled_at.retain(|(episode, _), _| known.contains(episode));
         self.said.retain(|(episode, _, _)| known.contains(episode));
         self.held.retain(|episode| known.contains(episode));
         let mut first_failure = Ok(());
@@ -130,8 +136,10 @@ impl Executor {
             if isolations[at].active() {
                 let mut isolation = isolations[at].clone();
                 first_failure = first_failure.and(self.advance(&mut isolation, &isolations, now).await);
-                // The next one must know that this one may have begun.
-                isolations[at] = isolation;
+                // The next one must know that this one may have begun. What could not be saved has not ended.
+                if isolation.active() || first_failure.is_ok() {
+                    isolations[at] = isolation;
+                }
             }
         }
         isolations.retain(Isolation::active);
@@ -147,10 +155,21 @@ impl Executor {
         }
     }
 
-    /// Puts on the ledger what came of a verb. What can't be saved is done again.
+    /// Puts on the ledger what came of a verb. What can't be saved is done again, after a while.
     pub async fn settle(&mut self, done: Done, now: Timestamp) -> Result<(), AdvanceError> {
-        let key = (done.episode, done.step);
+        let key = (done.episode.clone(), done.step.clone());
         self.busy.remove(&key);
+        let settled = self.put_on_ledger(done, now).await;
+        if settled.is_ok() {
+            self.unsettled_at.remove(&key);
+        } else {
+            self.unsettled_at.insert(key, now);
+        }
+        settled
+    }
+
+    async fn put_on_ledger(&mut self, done: Done, now: Timestamp) -> Result<(), AdvanceError> {
+        let key = (done.episode, done.step);
         if let StepEvent::Kept(mended) = &done.event {
             self.kept_at.insert(key.clone(), now);
             if !done.after_failure && mended.is_empty() {
@@ -173,8 +192,10 @@ impl Executor {
         let entry = isolation.steps.entry(key.1.clone()).or_default();
         let before = entry.clone();
         entry.record(done.event, now)?;
-        let (state, error) = (entry.state, entry.last_error.clone());
-        let worth_a_record = state != before.state || (error.is_some() && before.last_error != error);
+        let (state, error) = (entry.state, entry.last_error.clone().filter(|_| entry.failures > before.failures));
+        // What is tried again and again in vain was said; that it got on is news.
+        let in_vain = entry.is_stuck() && before.is_stuck();
+        let worth_a_record = !in_vain && (state != before.state || (error.is_some() && before.last_error != error));
         if worth_a_record {
             let change = StepRecord { name: key.1, state, error };
             let record = words::step(isolation.zone(), change, now);
@@ -249,7 +270,7 @@ impl Executor {
                 self.held.insert(isolation.id.clone());
             }
         }
-        for change in orphans(isolation, &self.steps) {
+        for change in orphans(isolation, &self.steps, returning) {
             let record = words::step(isolation.zone(), change, now);
             unrecorded.take(self.say(isolation, record).await)?;
             self.save(isolation).await?;
@@ -365,7 +386,13 @@ impl Executor {
         let key = (isolation.id.clone(), step.name());
         let Some(entry) = isolation.steps.get(&key.1) else { return };
         let next = plan::next(entry, step.granularity().of_share(wanted), now);
-        let kept = self.kept_at.get(&key).is_some_and(|at| now.duration_since(*at).abs() < KEEP_EVERY);
+        let lately = |times: &BTreeMap<(String, StepName), Timestamp>| {
+            times.get(&key).is_some_and(|at| now.duration_since(*at).abs() < KEEP_EVERY)
+        };
+        let kept = lately(&self.kept_at);
+        if lately(&self.unsettled_at) {
+            return;
+        }
         let due = match next {
             Next::Nothing => false,
             Next::Keep(_) => !kept,
@@ -441,38 +468,13 @@ async fn keep(
     Ok(drift)
 }
 
-/// What could not be put on record. Nothing is changed without a record; but a zone is given back all the same.
-#[derive(Debug)]
-struct Unrecorded {
-    returning: bool,
-    failure: Option<AuditError>,
-}
-
-impl Unrecorded {
-    const fn new(returning: bool) -> Self {
-        Self { returning, failure: None }
-    }
-
-    /// Whether it is on record.
-    fn take(&mut self, recorded: Result<(), AuditError>) -> Result<bool, AuditError> {
-        match recorded {
-            Ok(()) => Ok(true),
-            Err(error) if self.returning => {
-                self.failure.get_or_insert(error);
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn end(self) -> Result<(), AdvanceError> {
-        self.failure.map_or(Ok(()), |error| Err(error.into()))
-    }
-}
-
-/// Steps that began and are not configured any more: nobody can undo them but a person.
-fn orphans(isolation: &mut Isolation, steps: &[Arc<dyn IsolationStep>]) -> Vec<StepRecord> {
+/// Steps that began and are not configured any more: nobody can undo them but a person. One that never began has nothing to
+/// undo.
+fn orphans(isolation: &mut Isolation, steps: &[Arc<dyn IsolationStep>], returning: bool) -> Vec<StepRecord> {
     let known: Vec<StepName> = steps.iter().map(|step| step.name()).collect();
+    if returning {
+        isolation.steps.retain(|name, entry| known.contains(name) || entry.state != StepState::Pending);
+    }
     let lost = |(name, entry): &(&StepName, &mut StepEntry)| {
         !known.contains(name) && !matches!(entry.state, StepState::Pending | StepState::Undone | StepState::Stuck)
     };

@@ -158,6 +158,14 @@ impl KubernetesStore {
         self.set_finalizer(object, false).await
     }
 
+    /// That all of the episode was undone while no daemon acted.
+    pub async fn note_given_back(&self, object: &ZoneIsolation, episode: &str) -> Result<(), StoreError> {
+        let patch = json!({"metadata": {"uid": object.uid(), "annotations": {marks::GIVEN_BACK: episode}}});
+        let params = PatchParams::default();
+        gone_is_fine(bounded(self.isolations.patch(&object.name_any(), &params, &Patch::Merge(&patch))).await)?;
+        Ok(())
+    }
+
     /// This very object, and no other of its name.
     pub async fn delete(&self, object: &ZoneIsolation) -> Result<(), StoreError> {
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };

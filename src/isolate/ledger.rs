@@ -7,7 +7,7 @@ use crate::domain::isolation::{Receipt, Share, StepEntry, StepState};
 use crate::ports::StepError;
 
 /// Failures in a row after which a person is called. The step is tried again all the same.
-pub(super) const STUCK_AFTER: u32 = 6;
+const STUCK_AFTER: u32 = 6;
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A wait is longer by up to one part in so many, so that steps that failed together don't come back together.
@@ -60,8 +60,17 @@ impl StepEntry {
             }
             (state, event) => return Err(IllegalTransition { state: state.as_str(), event: format!("{event:?}") }),
         };
-        *self = Self { state, receipt: self.receipt.take(), ..Self::default() };
+        // What was in vain for long may fail again at reading back: a person is called until that is over.
+        if !(self.is_stuck() && matches!(state, Applied { .. })) {
+            (self.failures, self.last_error) = (0, None);
+        }
+        (self.state, self.retry_at) = (state, None);
         Ok(())
+    }
+
+    /// Stuck by name, or so often in vain that it might as well be.
+    pub(super) const fn is_stuck(&self) -> bool {
+        matches!(self.state, StepState::Stuck) || self.failures >= STUCK_AFTER
     }
 
     /// Whether it is not yet to be tried again. Nothing waits longer than was ever set: then the clock was set back.
@@ -90,6 +99,7 @@ impl StepEntry {
 
 /// By what the moment has below a second, so that the same moment always gives the same.
 fn spread(wait: SignedDuration, now: Timestamp) -> SignedDuration {
-    let fraction = f64::from(now.subsec_nanosecond()) / 1e9;
+    // Knuth's multiplier: moments that are close by give fractions that are not.
+    let fraction = f64::from((now.subsec_nanosecond() as u32).wrapping_mul(2_654_435_761)) / f64::from(u32::MAX);
     wait + (wait / JITTER).mul_f64(fraction)
 }

@@ -11,6 +11,7 @@ pub mod resource;
 pub mod steps;
 mod store;
 mod sweep;
+mod unrecorded;
 mod words;
 
 pub use controller::{Controller, unseen};

@@ -36,6 +36,8 @@ pub mod marks {
     pub const OPT_OUT: &str = "zoneward.io/isolate";
     /// On a `ZoneIsolation` that zoneward made and removes when it has ended, and on a `ConfigMap` that it alone writes.
     pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "zoneward");
+    /// On a `ZoneIsolation`: the episode that a watchdog has given back.
+    pub const GIVEN_BACK: &str = "zoneward.io/given-back";
     pub const FINALIZER: &str = "zoneward.io/undo";
 }
 

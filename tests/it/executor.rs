@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::isolation::{
-    Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepEntry, StepName,
-};
+use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
 use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
@@ -38,6 +36,12 @@ impl Crash {
 pub struct Records {
     kept: Mutex<Vec<Record>>,
     crash: Crash,
+}
+
+impl Records {
+    pub fn kept(&self) -> Vec<Record> {
+        self.kept.lock().unwrap().clone()
+    }
 }
 
 #[async_trait]
@@ -406,6 +410,18 @@ async fn a_step_that_is_not_configured_any_more_is_stuck_and_not_called_undone()
     let kept = records.kept.lock().unwrap();
     assert!(kept.iter().any(|r| r.message.contains("dns: stuck") && r.message.contains("not configured any more")));
     assert!(!kept.iter().any(|r| r.event == Event::Restored));
+}
+
+#[tokio::test]
+async fn a_step_that_never_began_and_is_not_configured_any_more_keeps_no_isolation_open() {
+    let (world, store, records) = (world(), Arc::new(Store::default()), Arc::new(Records::default()));
+    let all = sabotaged(&world, 1, Verb::Capture, Fail::Permanently);
+    store.create(wish(), start()).await.unwrap();
+    executor(&all, &store, &records).run_until_idle(start()).await.unwrap();
+    let without = [Arc::clone(&all[0]), Arc::clone(&all[2])];
+    let later = start() + SignedDuration::from_mins(11);
+    executor(&without, &store, &records).run_until_idle(later).await.unwrap();
+    assert!(!store.list().await.unwrap().pop().unwrap().active());
 }
 
 #[tokio::test]

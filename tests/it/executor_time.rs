@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use zoneward::domain::isolation::{Granularity, Receipt, Share, StepEntry, StepName};
-use zoneward::domain::{StepState, Zone};
-use zoneward::ports::{IsolationStep, IsolationStore, StepError};
+use zoneward::domain::{Event, Record, StepState, Zone};
+use zoneward::isolate::Executor;
+use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError};
 use zoneward::sim::steps;
 
 use crate::executor::{Fail, Records, Store, Verb, executor, sabotaged, start, wish, world};
@@ -79,4 +81,83 @@ async fn a_verb_that_never_ends_is_one_that_failed_and_the_other_steps_do_not_wa
     assert_eq!(entry("mesh").last_error.as_deref(), Some("it took more than 300 s"));
     let out = StepState::Confirmed { share: Share::NONE };
     assert_eq!((entry("dns").state, entry("taint").state), (out, out));
+}
+
+/// Cannot be read back, and counts how often it was applied.
+struct Unreadable {
+    inner: Arc<dyn IsolationStep>,
+    applied: AtomicU32,
+}
+
+#[async_trait]
+impl IsolationStep for Unreadable {
+    fn name(&self) -> StepName {
+        self.inner.name()
+    }
+
+    fn granularity(&self) -> Granularity {
+        self.inner.granularity()
+    }
+
+    async fn capture(&self, zone: &Zone) -> Result<Receipt, StepError> {
+        self.inner.capture(zone).await
+    }
+
+    async fn apply(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        self.inner.apply(zone, receipt, share).await
+    }
+
+    async fn confirm(&self, _: &Zone, _: &Receipt, _: Share) -> Result<(), StepError> {
+        Err(StepError::Permanent { why: "nobody may read it".into() })
+    }
+
+    async fn marked(&self) -> Result<BTreeSet<Zone>, StepError> {
+        self.inner.marked().await
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_done_but_not_read_back_calls_for_a_person_once_and_without_a_pause() {
+    let world = world();
+    let mut all = steps(&world);
+    all[1] = Arc::new(Unreadable { inner: Arc::clone(&all[1]), applied: AtomicU32::new(0) });
+    let (store, records) = (Arc::<Store>::default(), Arc::<Records>::default());
+    store.create(wish(), start()).await.unwrap();
+    let mut executor = executor(&all, &store, &records);
+    for second in 0..500 {
+        executor.run_until_idle(start() + SignedDuration::from_secs(second)).await.unwrap();
+        let isolation = store.list().await.unwrap().pop().unwrap();
+        let entry = &isolation.steps[&StepName::new("dns")];
+        assert!(entry.failures >= 6 && entry.last_error.is_some(), "at {second} s: {entry:?}");
+    }
+    let told = records.kept().iter().filter(|record| record.message.contains("nobody may read it")).count();
+    assert_eq!(told, 1);
+}
+
+/// Does not keep what it is given.
+#[derive(Default)]
+struct FullDisk(AtomicU32);
+
+#[async_trait]
+impl AuditSink for FullDisk {
+    async fn append(&self, record: Record) -> Result<(), AuditError> {
+        let captured = record.event == Event::Step && self.0.fetch_add(1, Ordering::Relaxed) < 1;
+        if captured || record.event != Event::Step { Ok(()) } else { Err(std::io::Error::other("no space").into()) }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_on_record_is_not_done_over_and_over_at_once() {
+    let world = world();
+    let step = Arc::new(Unreadable { inner: Arc::clone(&steps(&world)[1]), applied: AtomicU32::new(0) });
+    let store = Arc::<Store>::default();
+    store.create(wish(), start()).await.unwrap();
+    let all: Vec<Arc<dyn IsolationStep>> = vec![step.clone()];
+    let mut executor = Executor::trusting(all, store.clone(), Arc::new(FullDisk::default()));
+    for tenth in 0..100 {
+        let _no_space = executor.run_until_idle(start() + SignedDuration::from_millis(100 * tenth)).await;
+    }
+    let applied = step.applied.load(Ordering::Relaxed);
+    assert!((1..=3).contains(&applied), "{applied} times in ten seconds");
 }

@@ -120,10 +120,13 @@ impl ExternalDns {
         for object in &self.settings.objects {
             objects.entry(object.id()).or_default();
         }
+        // Each is tried, whatever came of another.
+        let mut result = Ok(());
         for (id, were_there) in &objects {
-            self.change(id, |it| Ok(it.give_back(zone, were_there))).await?;
+            let changed = self.change(id, |it| Ok(it.give_back(zone, were_there))).await;
+            result = result.and(changed.map(|_| ()));
         }
-        Ok(())
+        result
     }
 
     async fn confirm_withdrawn(&self, zone: &Zone) -> Result<(), StepError> {

@@ -89,12 +89,19 @@ impl Rfc2136 {
 
     async fn give_back(&self, zone: &Zone, receipt: &Receipt) -> Result<(), StepError> {
         let mut conversation = Conversation::open(&self.settings).await?;
+        // Each is tried, whatever came of another.
+        let mut result = Ok(());
         for (name, were_there) in self.to_restore(receipt)? {
-            if let Some(update) = self.look(&mut conversation, &name, &were_there).await?.return_of(zone, &were_there) {
-                conversation.update(update, &name).await?;
-            }
+            let returned = match self.look(&mut conversation, &name, &were_there).await {
+                Ok(listing) => match listing.return_of(zone, &were_there) {
+                    Some(update) => conversation.update(update, &name).await,
+                    None => Ok(()),
+                },
+                Err(error) => Err(error),
+            };
+            result = result.and(returned);
         }
-        Ok(())
+        result
     }
 
     /// What the receipt says was there, at the names of the settings and at those that they had at the time.

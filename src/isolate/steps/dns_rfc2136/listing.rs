@@ -98,7 +98,12 @@ impl Listing {
             return Ok(None);
         }
         if staying.is_empty() {
-            return Err(self.last(zone, &leaving));
+            return Err(self.last(zone, "", leaving.keys()));
+        }
+        // IPv6 may go where IPv4 is left; but many callers know nothing but IPv4.
+        let v4 = |address: &&IpAddr| address.is_ipv4();
+        if leaving.keys().any(|it| v4(&it)) && !staying.keys().any(|it| v4(&it)) {
+            return Err(self.last(zone, "IPv4 ", leaving.keys().filter(v4)));
         }
         let mut update = self.update();
         for address in leaving.keys() {
@@ -118,10 +123,10 @@ impl Listing {
         Ok(Some(update))
     }
 
-    fn last(&self, zone: &Zone, addresses: &Addresses) -> String {
-        let (name, all) = (&self.name, enumerate(addresses.keys()));
+    fn last<'a>(&self, zone: &Zone, family: &str, addresses: impl IntoIterator<Item = &'a IpAddr>) -> String {
+        let (name, all) = (&self.name, enumerate(addresses));
         format!(
-            "{name} would be left with no address: all that it has, {all}, is of {zone}. It was left as it is. Give \
+            "{name} would be left with no {family}address: all that it has, {all}, is of {zone}. It was left as it is. Give \
              the name an address in another zone, or give back one that is withdrawn"
         )
     }
