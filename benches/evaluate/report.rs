@@ -137,6 +137,7 @@ fn print_totals(runs: &[Run], methods: &[&str]) {
         cells
     };
     table(&header, methods.iter().map(row).collect());
+    line(&intervals_in_words(&all));
     if let Some(rate) = score::false_trips(&all) {
         line(&format!("false trips on healthy days, with isolations left out: {}", in_words(rate)));
     }
@@ -147,6 +148,18 @@ fn print_totals(runs: &[Run], methods: &[&str]) {
     if let Some(cost) = cost(&all) {
         line(&format!("a healthy zone-day took {cost:.2} s of one core"));
     }
+}
+
+fn intervals_in_words(runs: &[&Run]) -> String {
+    let total = score::summarize(runs, OURS);
+    let severities = score::by_severity(runs, OURS).into_iter().map(|(name, found, of)| (name.as_str(), found, of));
+    let shares = [("recall", total.found, total.possible)].into_iter().chain(severities);
+    let shares = shares.chain([("must-not isolated", total.must_not_isolated, total.must_not)]);
+    let words = shares.filter_map(|(name, count, of)| {
+        let [low, high] = score::interval(count, of)?;
+        Some(format!("{name} {:.1} to {:.1} %", 100.0 * low, 100.0 * high))
+    });
+    format!("of {OURS}, with 95 % confidence: {}", words.collect::<Vec<_>>().join(", "))
 }
 
 fn in_words(rate: FalseRate) -> String {
@@ -210,11 +223,15 @@ pub fn print_json(runs: &[Run], details: bool) -> anyhow::Result<()> {
         let severities: serde_json::Map<String, Value> = score::by_severity(&all, method)
             .into_iter()
             .map(|(severity, found, possible)| {
-                (severity.as_str().to_owned(), json!({"found": found, "possible": possible}))
+                let interval = score::interval(found, possible);
+                (severity.as_str().to_owned(), json!({"found": found, "possible": possible, "interval": interval}))
             })
             .collect();
+        let summary = score::summarize(&all, method);
         let total = json!({
-            "all": score::summarize(&all, method),
+            "recall_interval": score::interval(summary.found, summary.possible),
+            "must_not_interval": score::interval(summary.must_not_isolated, summary.must_not),
+            "all": summary,
             "by_severity": severities,
             "healthy_days": score::false_isolations(&all, method),
         });

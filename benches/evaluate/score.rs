@@ -1,6 +1,6 @@
 //! What decisions are worth, and what many of them come to.
 
-use statrs::distribution::{ContinuousCDF, Gamma};
+use statrs::distribution::{Beta, ContinuousCDF, Gamma};
 
 use super::baselines::Decision;
 use super::bound::GRACE_S;
@@ -99,6 +99,15 @@ pub fn by_severity(runs: &[&Run], method: &str) -> Vec<(Severity, usize, usize)>
         (severity, summary.found, summary.possible)
     };
     Severity::ALL.map(of).to_vec()
+}
+
+/// Between which shares the true one lies with 95 % confidence, exactly (Clopper & Pearson 1934), were these families drawn
+/// anew.
+pub fn interval(count: usize, of: usize) -> Option<[f64; 2]> {
+    let (hits, misses) = (count as f64, of.checked_sub(count)? as f64);
+    let low = if count == 0 { 0.0 } else { Beta::new(hits, misses + 1.0).ok()?.inverse_cdf(0.025) };
+    let high = if count == of { 1.0 } else { Beta::new(hits + 1.0, misses).ok()?.inverse_cdf(0.975) };
+    (of > 0).then_some([low, high])
 }
 
 /// How often something happens that should not.
