@@ -13,8 +13,9 @@ lint:
 	cargo clippy --locked --test e2e -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
+# Most tests wait for servers: one more at a time than there are cores.
 unit:
-	cargo test --locked
+	cargo test --locked -- --test-threads=3
 
 # The daemon is killed at every write of an isolation and of a return; prints which.
 crash: parts
