@@ -137,9 +137,11 @@ async fn all(remote: &Remote, remove_finalizers: bool, now: Timestamp) -> anyhow
     let done = sweep(remote, None, &objects.iter().flat_map(receipts).collect::<Vec<_>>()).await;
     let failed = done.iter().filter(|(_, result)| result.is_err()).count();
     done.iter().for_each(print_swept);
-    let lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
+    let mut lost: Vec<String> = objects.iter().flat_map(|object| not_undone(object, &done)).collect();
     if remove_finalizers && !(lost.is_empty() && failed == 0) {
         let_go(remote, &objects).await?;
+        let in_vain = done.iter().filter(|(_, result)| result.is_err());
+        lost.extend(in_vain.map(|(step, _)| format!("what carries marks of {step}")));
         bail!("nothing holds the ZoneIsolations any more, and nobody will restore these: {}", lost.join("; "));
     }
     if !lost.is_empty() {

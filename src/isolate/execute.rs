@@ -135,11 +135,12 @@ impl Executor {
         for at in 0..isolations.len() {
             if isolations[at].active() {
                 let mut isolation = isolations[at].clone();
-                first_failure = first_failure.and(self.advance(&mut isolation, &isolations, now).await);
+                let advanced = self.advance(&mut isolation, &isolations, now).await;
                 // The next one must know that this one may have begun. What could not be saved has not ended.
-                if isolation.active() || first_failure.is_ok() {
+                if isolation.active() || advanced.is_ok() {
                     isolations[at] = isolation;
                 }
+                first_failure = first_failure.and(advanced);
             }
         }
         isolations.retain(Isolation::active);

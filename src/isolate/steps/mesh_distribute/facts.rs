@@ -13,16 +13,15 @@ use super::Settings;
 use super::map::parse;
 use super::preflight::{Entry, Facts, Istiod, Rule};
 use crate::domain::ServiceId;
-use crate::kubernetes::{bounded, explain, list, status_code, step_error};
+use crate::kubernetes::{bounded, explain, istiod, list, status_code, step_error};
 use crate::ports::StepError;
 
 const OWN_MAP: &str = "istio";
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 pub(super) async fn read(client: &Client, settings: &Settings) -> Result<Facts, StepError> {
-    let istiods: Api<Deployment> = Api::all(client.clone());
-    let istiods = bounded(istiods.list(&ListParams::default().labels("app=istiod"))).await;
-    let istiods = istiods.map_err(|error| step_error("istiod can't be looked up", &error))?.items;
+    let istiods = istiod::istiods(client).await;
+    let istiods = istiods.map_err(|error| step_error("istiod can't be looked up", &error))?;
     let mut names: BTreeSet<String> = istiods.iter().map(own_map).collect();
     names.insert(OWN_MAP.to_owned());
     let mut own_maps = BTreeMap::new();
@@ -36,7 +35,7 @@ pub(super) async fn read(client: &Client, settings: &Settings) -> Result<Facts, 
     let rules = custom(client, "DestinationRule").await?;
     let entries = custom(client, "ServiceEntry").await?;
     Ok(Facts {
-        istiods: istiods.iter().map(istiod).collect(),
+        istiods: istiods.iter().map(seen).collect(),
         own_maps,
         rules: rules.into_iter().map(|it| Rule::new(namespace(&it), it.name_any(), &it.data["spec"])).collect(),
         nowhere: nowhere(&slices),
@@ -76,15 +75,12 @@ fn own_map(istiod: &Deployment) -> String {
     }
 }
 
-fn istiod(istiod: &Deployment) -> Istiod {
-    let containers = istiod.spec.iter().flat_map(|spec| spec.template.spec.iter()).flat_map(|pod| &pod.containers);
-    let discovery = containers.filter(|container| container.name == "discovery");
-    let mut variables = discovery.flat_map(|container| container.env.iter().flatten());
-    let shared = variables.find(|variable| variable.name == "SHARED_MESH_CONFIG");
+fn seen(deployment: &Deployment) -> Istiod {
+    let discovery = istiod::discovery(deployment);
     Istiod {
-        namespace: namespace(istiod),
-        name: istiod.name_any(),
-        shared_map: shared.map(|variable| variable.value.clone().unwrap_or_default()),
+        namespace: namespace(deployment),
+        name: deployment.name_any(),
+        shared_map: discovery.and_then(|discovery| istiod::variable(discovery, "SHARED_MESH_CONFIG")),
     }
 }
 

@@ -6,16 +6,15 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::isolate::steps::{Probe, some_of};
-use crate::kubernetes::{bounded, explain, marks};
+use crate::kubernetes::{bounded, explain, istiod, marks};
 
 /// Istio from which a label on a running pod takes effect.
 const OLDEST_ISTIO: (u32, u32) = (1, 22);
 
 /// The version of every istiod, and whether it knows the draining label.
 pub(super) async fn istiods(client: &Client) -> Vec<Probe> {
-    let api: Api<Deployment> = Api::all(client.clone());
-    let found = match bounded(api.list(&ListParams::default().labels("app=istiod"))).await {
-        Ok(list) => list.items,
+    let found = match istiod::istiods(client).await {
+        Ok(found) => found,
         Err(error) => {
             return vec![Probe::unsure(
                 format!("istiod can't be looked up: {}", explain(&error)),
@@ -33,21 +32,14 @@ pub(super) async fn istiods(client: &Client) -> Vec<Probe> {
             ),
         )];
     }
-    found.iter().flat_map(containers).map(|(name, image, label)| judge(&name, &image, label.as_deref())).collect()
+    found.iter().filter_map(judged).collect()
 }
 
-/// Of each istiod its name, its image, and the draining label where one is set.
-fn containers(istiod: &Deployment) -> Vec<(String, String, Option<String>)> {
-    let name = format!("{}/{}", istiod.namespace().unwrap_or_default(), istiod.name_any());
-    let containers = istiod.spec.iter().flat_map(|spec| spec.template.spec.iter()).flat_map(|pod| &pod.containers);
-    containers
-        .filter(|container| container.name == "discovery")
-        .map(|container| {
-            let label = container.env.iter().flatten().find(|variable| variable.name == "PILOT_DRAINING_LABEL");
-            let label = label.map(|variable| variable.value.clone().unwrap_or_default());
-            (name.clone(), container.image.clone().unwrap_or_default(), label)
-        })
-        .collect()
+fn judged(deployment: &Deployment) -> Option<Probe> {
+    let discovery = istiod::discovery(deployment)?;
+    let name = format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any());
+    let label = istiod::variable(discovery, "PILOT_DRAINING_LABEL");
+    Some(judge(&name, discovery.image.as_deref().unwrap_or_default(), label.as_deref()))
 }
 
 fn judge(name: &str, image: &str, label: Option<&str>) -> Probe {
