@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
+use crate::domain::isolation::{Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use crate::domain::verdict::Suspect;
-use crate::domain::{Isolation, PodCalls, Record, Snapshot, Zone};
+use crate::domain::{Isolation, PodCalls, Probes, Record, Snapshot, Zone};
 
 /// Sees the mesh.
 ///
@@ -20,6 +20,11 @@ pub trait Observer: Send {
 
     /// A closer look: the pods of one service in one zone, over the cycles up to `at`.
     async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError>;
+
+    /// Asks a zone's pods directly, now, as metrics say nothing of a zone without traffic. None where nobody can be asked.
+    async fn probe(&mut self, _zone: &Zone) -> Option<Probes> {
+        None
+    }
 }
 
 /// Why nothing could be seen: what failed, and what to do.
@@ -43,11 +48,8 @@ pub trait IsolationStore: Send + Sync {
     /// zone's past.
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError>;
 
-    /// Notes what the metrics say of the zone's active isolation.
-    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError>;
-
-    /// Lets the zone's active isolation end now.
-    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError>;
+    /// Notes what the metrics say of an active isolation: its effect, and how far the zone has recovered.
+    async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError>;
 
     /// Zones that an operator wants not to be isolated automatically.
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError>;

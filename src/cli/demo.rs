@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// Another story, such as one of config/scenarios [default: a gray failure in the seed article's mesh]
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
-    /// Simulated seconds a second, such as 20x, or max [default: 18x; with --export 1x]
+    /// Simulated seconds a second, such as 20x, or max [default: 21x; with --export 1x]
     #[arg(long)]
     speed: Option<Speed>,
     /// Equal seeds give equal stories
@@ -108,7 +108,7 @@ impl Story {
             world,
             store,
             narrator,
-            speed: arguments.speed.unwrap_or(Speed::Times(18.0)),
+            speed: arguments.speed.unwrap_or(Speed::Times(21.0)),
             seed: arguments.seed,
             worst_while_isolated: None,
         })

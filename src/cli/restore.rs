@@ -96,7 +96,8 @@ async fn expired(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
     let store = KubernetesStore::new(&remote.client);
     let due = now - OVERDUE_AFTER;
     let isolations = store.list().await?;
-    let overdue: Vec<&Isolation> = isolations.iter().filter(|i| i.holds_zone_out() && i.returning(due)).collect();
+    let overdue: Vec<&Isolation> =
+        isolations.iter().filter(|i| i.holds_zone_out() && (i.expired(due) || i.returning(due))).collect();
     if overdue.is_empty() {
         render::line("nothing is overdue");
     }

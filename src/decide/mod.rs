@@ -1,9 +1,13 @@
 //! From verdicts to what should be done: one match.
 
 mod effect;
+mod outcome;
+mod recovery;
 mod settings;
 
 pub use effect::{effect, ineffective};
+pub use outcome::{Figures, Picture, Settings as RollbackSettings, failing, figures};
+pub use recovery::{Basis, Settings as RecoverySettings, Signs, recover};
 pub use settings::Settings;
 
 use std::collections::BTreeSet;

@@ -56,6 +56,13 @@ impl Frame {
         }
     }
 
+    pub fn clear(&mut self, zone: usize) {
+        for column in [&mut self.served, &mut self.served_failed, &mut self.called, &mut self.called_failed] {
+            column[zone] = 0.0;
+        }
+        self.latency[zone].fill(0.0);
+    }
+
     pub fn insert_zone(&mut self, at: usize, buckets: usize) {
         for column in [&mut self.served, &mut self.served_failed, &mut self.called, &mut self.called_failed] {
             column.insert(at, 0.0);
@@ -200,6 +207,14 @@ impl History {
             }
         }
         suspects
+    }
+
+    /// Forgets what was seen of a zone lately, so that what follows is judged on its own. What was learned stays.
+    pub fn start_anew(&mut self, zone: &Zone) {
+        let Ok(at) = self.zones.binary_search(zone) else { return };
+        self.watched[at] = 0;
+        self.pooled.forget(at);
+        self.tracks.values_mut().for_each(|track| track.forget(at));
     }
 
     /// Takes in one cycle.

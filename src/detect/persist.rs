@@ -49,7 +49,16 @@ pub(super) struct Watch {
     /// Cycles for which another zone is remembered to have been about as bad.
     rivals: u32,
     /// The effect in each of the newest cycles alone, the newest first.
-    effects: [f32; LONGEST_WINDOW],
+    effects: Effects,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Effects([f32; LONGEST_WINDOW]);
+
+impl Default for Effects {
+    fn default() -> Self {
+        Self([0.0; LONGEST_WINDOW])
+    }
 }
 
 impl Watch {
@@ -74,7 +83,7 @@ impl Watch {
     /// In how many cycles of the best window the effect was there.
     pub fn bad_cycles(&self) -> u32 {
         let there = STILL_EFFECT * self.reading.best.effect;
-        let cycles = &self.effects[..self.reading.best_span.min(LONGEST_WINDOW)];
+        let cycles = &self.effects.0[..self.reading.best_span.min(LONGEST_WINDOW)];
         cycles.iter().filter(|effect| f64::from(**effect) >= there).count() as u32
     }
 }
@@ -110,14 +119,18 @@ impl Watches {
         alike.iter().any(|signal| self.get(*signal, zone).rivals > 0)
     }
 
+    pub fn forget(&mut self, zone: usize) {
+        self.0.iter_mut().for_each(|zones| zones[zone] = Watch::default());
+    }
+
     /// Cycles of which nothing is known.
     pub fn pass_over(&mut self, missed: u32) {
         self.each(|watch| {
             watch.presence = watch.presence.checked_shl(missed).unwrap_or(0);
             watch.rivals = watch.rivals.saturating_sub(missed);
             let missed = (missed as usize).min(LONGEST_WINDOW);
-            watch.effects.rotate_right(missed);
-            watch.effects[..missed].fill(0.0);
+            watch.effects.0.rotate_right(missed);
+            watch.effects.0[..missed].fill(0.0);
         });
     }
 
@@ -153,8 +166,8 @@ impl Watches {
     pub fn note_newest(&mut self, newest: &Looks) {
         for (watches, looks) in self.0.iter_mut().zip(newest) {
             for (watch, look) in watches.iter_mut().zip(looks) {
-                watch.effects.rotate_right(1);
-                watch.effects[0] = look.effect as f32;
+                watch.effects.0.rotate_right(1);
+                watch.effects.0[0] = look.effect as f32;
             }
         }
     }

@@ -72,8 +72,8 @@ pub(super) fn trip(settings: &ServiceSettings, share: f64) -> f64 {
 const LEAST_SHARE: f64 = 1e-4;
 
 /// Windows of evidence, in cycles: evidence is that of the best one.
-pub(super) const WINDOWS: [usize; 7] = [2, 3, 4, 6, 8, 12, 20];
-pub(super) const LONGEST_WINDOW: usize = 20;
+pub(super) const WINDOWS: [usize; 8] = [2, 3, 4, 6, 8, 12, 20, 40];
+pub(super) const LONGEST_WINDOW: usize = 40;
 /// Cycles with data before anything is judged.
 pub(super) const WARM_UP: usize = 8;
 /// Cycles that must pass before a cycle is learned from: a fault shows within them.
@@ -90,7 +90,7 @@ pub(super) struct Scale {
     /// What one cycle leaves of the past.
     pub keep: f64,
     pub keep_lasting: f64,
-    /// Cycles in which presence is remembered: five minutes, and at least the longest window.
+    /// Cycles in which presence is remembered: five minutes, and at least twenty.
     pub memory: u32,
     /// Cycles under suspicion after which a change is the new normal: an hour's worth.
     pub longest_freeze: u32,
@@ -107,7 +107,7 @@ impl Scale {
             correlation_s: settings.noise_correlation.as_secs_f64(),
             keep: 0.5_f64.powf(1.0 / half_life),
             keep_lasting: 0.5_f64.powf(1.0 / lasting),
-            memory: (300.0 / cycle.as_secs_f64()).clamp(LONGEST_WINDOW as f64, 128.0) as u32,
+            memory: (300.0 / cycle.as_secs_f64()).clamp(20.0, 128.0) as u32,
             longest_freeze: half_life.round() as u32,
             lasting_cycles: lasting.round() as u32,
         }

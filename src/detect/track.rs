@@ -136,6 +136,13 @@ impl Track {
         }
     }
 
+    /// Forgets a zone's recent cycles.
+    pub fn forget(&mut self, zone: usize) {
+        self.recent.iter_mut().for_each(|frame| frame.clear(zone));
+        self.watches.forget(zone);
+        (self.calm[zone], self.frozen[zone]) = (0, Frozen::default());
+    }
+
     /// The evidence that makes a fault of it.
     pub fn trip(&self) -> f64 {
         settings::trip(&self.settings, self.share)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use super::{ServiceId, Zone};
 
@@ -52,6 +53,7 @@ pub struct Pod {
     pub uid: String,
     pub node: Option<String>,
     pub zone: Option<Zone>,
+    pub address: Option<IpAddr>,
     /// Whether it is an endpoint of its services.
     pub ready: bool,
     pub draining: Draining,
@@ -128,8 +130,17 @@ impl ClusterView {
 
     /// Endpoints of each balanced service, by zone, that are ready and not drained.
     pub fn ready_endpoints(&self) -> BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> {
+        self.by_service_and_zone(|pod| pod.ready && pod.draining == Draining::No)
+    }
+
+    /// Pods of each balanced service, by zone, that are or could be endpoints.
+    pub fn ready_pods(&self) -> BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> {
+        self.by_service_and_zone(|pod| pod.ready)
+    }
+
+    fn by_service_and_zone(&self, counts: impl Fn(&Pod) -> bool) -> BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> {
         let mut endpoints: BTreeMap<&ServiceId, BTreeMap<&Zone, u32>> = BTreeMap::new();
-        for pod in self.pods.values().filter(|pod| pod.ready && pod.draining == Draining::No) {
+        for pod in self.pods.values().filter(|pod| counts(pod)) {
             let Some(zone) = &pod.zone else { continue };
             for service in pod.services.iter().filter(|service| self.balanced(service)) {
                 *endpoints.entry(service).or_default().entry(zone).or_default() += 1;

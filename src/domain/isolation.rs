@@ -6,10 +6,12 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{HoldReason, ServiceId, Zone};
+use super::{HoldReason, Recovery, ServiceId, Stage, Zone};
 
 /// However it is asked for, and edited meanwhile.
 pub const LONGEST_ISOLATION: SignedDuration = SignedDuration::from_hours(72);
+/// A way back by shares that takes longer is cut short: what can't be judged must not keep a zone out.
+const LONGEST_RETURN: SignedDuration = SignedDuration::from_hours(2);
 
 /// One episode of a zone out of rotation. The spec is what is wanted; the rest is the ledger.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Isolation {
     pub returning_since: Option<Timestamp>,
     pub restored_at: Option<Timestamp>,
     pub effect: Option<Effect>,
+    /// How far it is on its way back, if that goes by evidence.
+    pub recovery: Option<Recovery>,
     /// Whether it has ended and yet stays, as it is somebody's own: no other of its zone can be made beside it.
     pub remains: bool,
 }
@@ -77,6 +81,7 @@ impl Isolation {
             returning_since: None,
             restored_at: None,
             effect: None,
+            recovery: None,
             remains: false,
         }
     }
@@ -95,9 +100,47 @@ impl Isolation {
         now >= self.expires_at()
     }
 
-    /// Whether the zone is to be given back. Once that has begun, there is no way but to its end.
+    /// When it ends whatever is seen. A way back that goes by evidence gets time for it, within the longest isolation.
+    pub fn ends_at(&self) -> Timestamp {
+        let expires_at = self.expires_at();
+        let Some(recovery) = &self.recovery else { return expires_at };
+        let begins_at = recovery.not_before.map_or(expires_at, |at| at.max(expires_at));
+        let ends_at = begins_at.checked_add(LONGEST_RETURN).unwrap_or(begins_at);
+        let latest = self.admitted_at().and_then(|at| at.checked_add(LONGEST_ISOLATION).ok());
+        latest.map_or(ends_at, |latest| ends_at.min(latest)).max(expires_at)
+    }
+
+    /// All is to be given back now, and why.
+    pub fn end(&mut self, why: String, now: Timestamp) {
+        let relapses = self.recovery.as_ref().map_or(0, |recovery| recovery.relapses);
+        self.recovery = Some(Recovery { stage: Stage::Ended, since: now, why, relapses, not_before: None });
+    }
+
+    /// Why it ended by what was seen, if so.
+    pub fn ended_as(&self) -> Option<&str> {
+        self.recovery.as_ref().filter(|recovery| recovery.stage == Stage::Ended).map(|recovery| recovery.why.as_str())
+    }
+
+    /// Whether all of the zone is to be given back. Once that has begun, there is no way but to its end.
     pub fn returning(&self, now: Timestamp) -> bool {
-        self.returning_since.is_some() || self.restore_requested_at.is_some() || self.expired(now)
+        self.returning_since.is_some()
+            || self.restore_requested_at.is_some()
+            || self.ended_as().is_some()
+            || now >= self.ends_at()
+    }
+
+    /// What a step is to give the zone now. On the way back new pods come first, then traffic by shares, and last what
+    /// can only be given back as a whole.
+    pub fn wanted(&self, granularity: Granularity, now: Timestamp) -> Share {
+        if self.returning(now) {
+            return Share::FULL;
+        }
+        let isolated = granularity.of_share(self.spec.share);
+        match (granularity, self.recovery.as_ref().map(|recovery| recovery.stage)) {
+            (Granularity::NewPods, Some(Stage::Refilling | Stage::Trial { .. })) => Share::FULL,
+            (Granularity::Pods | Granularity::Weights, Some(Stage::Trial { share })) => isolated.max(share),
+            _ => isolated,
+        }
     }
 
     /// Whether it has not ended: it waits to begin, or the zone is, or may still be, out of rotation.
@@ -184,6 +227,8 @@ pub enum Granularity {
     Pods,
     /// Hundredths of all traffic, so that a small share is a rough one.
     Weights,
+    /// Where new pods may come, which is no traffic yet.
+    NewPods,
     AllOrNothing,
 }
 
@@ -192,8 +237,8 @@ impl Granularity {
     pub fn of_share(self, share: Share) -> Share {
         match self {
             Self::Pods | Self::Weights => share,
-            Self::AllOrNothing if share < Share::FULL => Share::NONE,
-            Self::AllOrNothing => Share::FULL,
+            Self::NewPods | Self::AllOrNothing if share < Share::FULL => Share::NONE,
+            Self::NewPods | Self::AllOrNothing => Share::FULL,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod isolation;
 pub mod observation;
 pub mod quantity;
 pub mod record;
+pub mod recovery;
 pub mod service;
 pub mod verdict;
 pub mod zone;
@@ -20,6 +21,7 @@ pub use isolation::{
 pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
+pub use recovery::{Probes, Recovery, ReturnMode, Stage};
 pub use service::{ServiceOverride, ServiceSettings, Services};
 pub use verdict::{Assessment, Evidence, Finding, Sight, Signal, Vantage, Verdict};
 pub use zone::{ServiceId, ServicePattern, Zone};

@@ -37,6 +37,11 @@ impl Snapshot {
     pub fn served_by(&self, zone: &Zone) -> Calls {
         self.cells.values().filter_map(|zones| zones.get(zone)).fold(Calls::default(), |sum, cell| sum + cell.served)
     }
+
+    /// Calls that the zone's clients made, over all services.
+    pub fn called_by(&self, zone: &Zone) -> Calls {
+        self.cells.values().filter_map(|zones| zones.get(zone)).fold(Calls::default(), |sum, cell| sum + cell.called)
+    }
 }
 
 /// One service in one zone during one cycle.

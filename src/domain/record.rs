@@ -138,6 +138,11 @@ pub enum Event {
     /// The metrics show the isolation, or do not.
     Effective,
     Ineffective,
+    /// An isolation did harm or no good, and is given up.
+    RolledBack,
+    /// An isolated zone is on its way back, or has got worse again on it.
+    Recovering,
+    Relapsed,
     /// A zone is to be given back.
     Restore,
     /// Every step was undone.
@@ -170,6 +175,9 @@ impl Event {
             Self::Isolated => "isolated",
             Self::Effective => "effective",
             Self::Ineffective => "ineffective",
+            Self::RolledBack => "rolled_back",
+            Self::Recovering => "recovering",
+            Self::Relapsed => "relapsed",
             Self::Restore => "restore",
             Self::Restored => "restored",
             Self::Fault => "fault",

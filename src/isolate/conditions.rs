@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::resource::Condition;
 use crate::domain::isolation::StepEntry;
-use crate::domain::{Admission, HoldReason, Isolation, StepName, StepState};
+use crate::domain::{Admission, HoldReason, Isolation, Stage, StepName, StepState};
 
 /// The executor's conditions; `Ready` is the summary.
 pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Timestamp) -> Vec<Condition> {
@@ -60,9 +60,26 @@ pub(super) fn conditions(isolation: &Isolation, before: &[Condition], now: Times
 }
 
 /// What metrics say of it has another owner.
-pub(super) fn effective(shown: bool, message: &str, before: &[Condition], now: Timestamp) -> Condition {
-    let (status, reason) = if shown { ("True", "TrafficFell") } else { ("False", "TrafficRemains") };
-    condition("Effective", status.to_owned(), reason.to_owned(), message, before, now)
+pub(super) fn of_course(isolation: &Isolation, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let effective = isolation.effect.as_ref().map(|effect| {
+        let (status, reason) = if effect.shown() { ("True", "TrafficFell") } else { ("False", "TrafficRemains") };
+        let message = format!(
+            "the zone's servers answered {:.1} requests/s before, and {:.1} at {:.0}",
+            effect.before_rps, effect.after_rps, effect.measured_at
+        );
+        condition("Effective", status.to_owned(), reason.to_owned(), &message, before, now)
+    });
+    let recovering = isolation.recovery.as_ref().map(|recovery| {
+        let status = if recovery.stage == Stage::Out { "False" } else { "True" };
+        let message = match recovery.stage {
+            Stage::Trial { share } => {
+                format!("it gets {share} of its usual traffic since {:.0}: {}", recovery.since, recovery.why)
+            }
+            Stage::Out | Stage::Refilling | Stage::Ended => format!("since {:.0}: {}", recovery.since, recovery.why),
+        };
+        condition("Recovering", status.to_owned(), camel_case(recovery.stage.as_str()), &message, before, now)
+    });
+    effective.into_iter().chain(recovering).collect()
 }
 
 fn summary(

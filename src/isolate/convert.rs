@@ -6,11 +6,13 @@ use kube::ResourceExt;
 
 use super::conditions::camel_case;
 use super::resource::{
-    self, Condition, EffectStatus, Episode, ResidualStatus, SpecOrigin, StepStatus, ZoneIsolation, ZoneIsolationSpec,
-    ZoneIsolationStatus,
+    self, Condition, EffectStatus, Episode, RecoveryStatus, ResidualStatus, SpecOrigin, StepStatus, ZoneIsolation,
+    ZoneIsolationSpec, ZoneIsolationStatus,
 };
 use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold, Receipt, Residual, StepEntry};
-use crate::domain::{Admission, HoldReason, Isolation, Origin, ServiceId, Share, StepName, StepState, Zone};
+use crate::domain::{
+    Admission, HoldReason, Isolation, Origin, Recovery, ServiceId, Share, Stage, StepName, StepState, Zone,
+};
 use crate::kubernetes::marks;
 
 pub(super) fn is_managed(object: &ZoneIsolation) -> bool {
@@ -60,6 +62,7 @@ pub(super) fn isolation(object: &ZoneIsolation) -> Isolation {
     isolation.returning_since = read(&status.returning_since);
     // An earlier episode of the same object has left its own.
     isolation.effect = status.effect.as_ref().and_then(effect).filter(|effect| effect.measured_at >= requested_at);
+    isolation.recovery = status.recovery.as_ref().and_then(recovery).filter(|recovery| recovery.since >= requested_at);
     // As long as our finalizer is on an object that is deleted, its end is to be made known once more.
     let ours_is_done = !object.finalizers().iter().any(|finalizer| finalizer == marks::FINALIZER);
     if deleting.is_none() || ours_is_done {
@@ -170,6 +173,7 @@ pub(super) fn ledger(isolation: &Isolation, conditions: Vec<Condition>) -> ZoneI
         },
         steps: steps.collect(),
         effect: None,
+        recovery: None,
         conditions,
     }
 }
@@ -199,7 +203,42 @@ fn milli(rps: f64) -> i64 {
     (rps * 1_000.0).round() as i64
 }
 
-pub(super) fn effect_status(effect: &Effect) -> EffectStatus {
+/// What metrics say of it.
+pub(super) fn course(isolation: &Isolation, conditions: Vec<Condition>) -> ZoneIsolationStatus {
+    let recovery = isolation.recovery.as_ref().map(|recovery| RecoveryStatus {
+        stage: camel_case(recovery.stage.as_str()),
+        share_percent: match recovery.stage {
+            Stage::Trial { share } => Some(share.as_percent()),
+            Stage::Out | Stage::Refilling | Stage::Ended => None,
+        },
+        since: recovery.since.to_string(),
+        why: recovery.why.chars().take(1024).collect(),
+        relapses: recovery.relapses,
+        not_before: recovery.not_before.map(|at| at.to_string()),
+    });
+    let effect = isolation.effect.as_ref().map(effect_status);
+    ZoneIsolationStatus { effect, recovery, conditions, ..ZoneIsolationStatus::default() }
+}
+
+/// What can't be read is no evidence: the zone is out.
+fn recovery(status: &RecoveryStatus) -> Option<Recovery> {
+    let stage = match (status.stage.as_str(), status.share_percent) {
+        ("Refilling", _) => Stage::Refilling,
+        ("Trial", Some(percent)) => Stage::Trial { share: Share::percent(percent) },
+        ("Ended", _) => Stage::Ended,
+        _ => Stage::Out,
+    };
+    let not_before = status.not_before.as_deref().and_then(moment);
+    Some(Recovery {
+        stage,
+        since: moment(&status.since)?,
+        why: status.why.clone(),
+        relapses: status.relapses,
+        not_before,
+    })
+}
+
+fn effect_status(effect: &Effect) -> EffectStatus {
     let residual = effect.residual.iter().map(|residual| ResidualStatus {
         service: residual.service.to_string(),
         milli_requests_per_second: milli(residual.rps),

@@ -255,13 +255,12 @@ impl Executor {
             self.save(isolation).await?;
             isolation.edited = false;
         }
-        let wanted = if returning { Share::FULL } else { isolation.spec.share };
         let steps = self.wanted_steps(isolation);
         for step in &steps {
             isolation.steps.entry(step.name()).or_default();
         }
         for step in &steps {
-            self.start(step, isolation, wanted, now);
+            self.start(step, isolation, now);
         }
         // What a person gave back is not taken again; but a hold that can't be noted keeps no zone out.
         let mut held = Ok(());
@@ -383,10 +382,10 @@ impl Executor {
     }
 
     /// The step's next verb, if one is due.
-    fn start(&mut self, step: &Arc<dyn IsolationStep>, isolation: &Isolation, wanted: Share, now: Timestamp) {
+    fn start(&mut self, step: &Arc<dyn IsolationStep>, isolation: &Isolation, now: Timestamp) {
         let key = (isolation.id.clone(), step.name());
         let Some(entry) = isolation.steps.get(&key.1) else { return };
-        let next = plan::next(entry, step.granularity().of_share(wanted), now);
+        let next = plan::next(entry, isolation.wanted(step.granularity(), now), now);
         let lately = |times: &BTreeMap<(String, StepName), Timestamp>| {
             times.get(&key).is_some_and(|at| now.duration_since(*at).abs() < KEEP_EVERY)
         };

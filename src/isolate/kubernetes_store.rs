@@ -11,7 +11,7 @@ use serde_json::json;
 use super::conditions;
 use super::convert::{self, time};
 use super::resource::{self, Episode, HoldStatus, ZoneIsolation};
-use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold};
+use crate::domain::isolation::{IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
 use crate::kubernetes::{bounded, explain, is_of_another, marks, status_code};
 use crate::ports::{IsolationStore, StoreError};
@@ -269,27 +269,13 @@ impl IsolationStore for KubernetesStore {
         self.write_ledger(isolation, &object).await
     }
 
-    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
+    async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
+        let zone = isolation.zone();
         let found = bounded(self.isolations.get_opt(zone.as_str())).await.map_err(unavailable)?;
         let Some(object) = found else { return Err(StoreError::NotActive(zone.clone())) };
         let before = object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-        let message = format!(
-            "the zone's servers answered {:.1} requests/s before, and {:.1} at {}",
-            effect.before_rps,
-            effect.after_rps,
-            time(effect.measured_at)
-        );
-        let condition = conditions::effective(effect.shown(), &message, &before, clock());
-        let status = json!({"effect": convert::effect_status(effect), "conditions": [condition]});
-        self.apply_status(&object, DETECTOR, &status).await
-    }
-
-    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
-        let patch = Patch::Merge(json!({"spec": {"expiresAt": time(now)}}));
-        bounded(self.isolations.patch(zone.as_str(), &PatchParams::default(), &patch))
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+        let status = convert::course(isolation, conditions::of_course(isolation, &before, clock()));
+        self.apply_status(&object, DETECTOR, &json!(status)).await
     }
 
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {

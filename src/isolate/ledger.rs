@@ -37,29 +37,29 @@ impl StepEntry {
     /// Moves on by what came of a verb.
     pub fn record(&mut self, event: StepEvent, now: Timestamp) -> Result<(), IllegalTransition> {
         use StepState::{Applied, Captured, Confirmed, Pending, Stuck, Undone};
-        let state = match (self.state, event) {
-            (Pending, StepEvent::Captured(receipt)) => {
-                self.receipt = Some(receipt);
-                Captured
-            }
-            (Pending, StepEvent::NothingToUndo) => Undone,
-            (Captured | Applied { .. } | Confirmed { .. } | Stuck, StepEvent::Applied(share)) => Applied { share },
-            (Applied { share: applied }, StepEvent::Confirmed(share)) if applied == share => {
-                if share == Share::FULL {
-                    Undone
-                } else {
-                    Confirmed { share }
+        let state =
+            match (self.state, event) {
+                (Pending | Undone, StepEvent::Captured(receipt)) => {
+                    self.receipt = Some(receipt);
+                    Captured
                 }
-            }
-            (state @ Confirmed { .. }, StepEvent::Kept(_)) => state,
-            (state @ (Pending | Captured | Applied { .. } | Confirmed { .. } | Stuck), StepEvent::Failed(error)) => {
-                return {
-                    self.fail(state, &error, now);
-                    Ok(())
-                };
-            }
-            (state, event) => return Err(IllegalTransition { state: state.as_str(), event: format!("{event:?}") }),
-        };
+                (Pending, StepEvent::NothingToUndo) => Undone,
+                (Captured | Applied { .. } | Confirmed { .. } | Stuck, StepEvent::Applied(share)) => Applied { share },
+                (Applied { share: applied }, StepEvent::Confirmed(share)) if applied == share => {
+                    if share == Share::FULL { Undone } else { Confirmed { share } }
+                }
+                (state @ Confirmed { .. }, StepEvent::Kept(_)) => state,
+                (
+                    state @ (Pending | Captured | Applied { .. } | Confirmed { .. } | Undone | Stuck),
+                    StepEvent::Failed(error),
+                ) => {
+                    return {
+                        self.fail(state, &error, now);
+                        Ok(())
+                    };
+                }
+                (state, event) => return Err(IllegalTransition { state: state.as_str(), event: format!("{event:?}") }),
+            };
         // What was in vain for long may fail again at reading back: a person is called until that is over.
         if !(self.is_stuck() && matches!(state, Applied { .. })) {
             (self.failures, self.last_error) = (0, None);
@@ -90,7 +90,7 @@ impl StepEntry {
         if permanent {
             self.failures = self.failures.max(STUCK_AFTER);
         }
-        let touched = state != StepState::Pending;
+        let touched = !matches!(state, StepState::Pending | StepState::Undone);
         self.state = if touched && (permanent || self.failures >= STUCK_AFTER) { StepState::Stuck } else { state };
         self.retry_at = Some(now + spread(wait.min(LONGEST_WAIT), now));
         self.last_error = Some(error.to_string());

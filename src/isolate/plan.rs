@@ -22,9 +22,10 @@ pub(super) fn next(entry: &StepEntry, wanted: Share, now: Timestamp) -> Next {
         return Next::Nothing;
     }
     match entry.state {
-        StepState::Undone => Next::Nothing,
+        StepState::Undone if wanted == Share::FULL => Next::Nothing,
         StepState::Pending if wanted == Share::FULL => Next::Close,
-        StepState::Pending => Next::Capture,
+        // What was given back on the way to recovery is taken again after a relapse.
+        StepState::Pending | StepState::Undone => Next::Capture,
         StepState::Confirmed { share } if share == wanted => Next::Keep(share),
         StepState::Applied { share } if share == wanted => Next::Confirm(share),
         // A crash may have come between the change and its record: what may be changed is undone, too.

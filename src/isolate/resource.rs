@@ -93,6 +93,8 @@ pub struct ZoneIsolationStatus {
     pub steps: Vec<StepStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<EffectStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
@@ -129,6 +131,24 @@ pub struct EffectStatus {
     pub shown_after_seconds: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub residual: Vec<ResidualStatus>,
+}
+
+/// How far the zone is on its way back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryStatus {
+    /// Out, Refilling, Trial or Ended.
+    pub stage: String,
+    /// In a trial, of the usual traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_percent: Option<u8>,
+    pub since: String,
+    pub why: String,
+    /// How often it got worse again on its way.
+    #[serde(default)]
+    pub relapses: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::domain::isolation::{Effect, IsolationSpec, OperatorHold};
+use crate::domain::isolation::{IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
 use crate::ports::{IsolationStore, StoreError};
 
@@ -61,18 +61,15 @@ impl IsolationStore for MemoryStore {
 
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError> {
         self.change(isolation.zone(), |stored| {
-            let effect = stored.effect.take();
-            *stored = isolation.clone();
-            stored.effect = effect;
+            let (effect, recovery) = (stored.effect.take(), stored.recovery.take());
+            *stored = Isolation { effect, recovery, ..isolation.clone() };
         })
     }
 
-    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
-        self.change(zone, |stored| stored.effect = Some(effect.clone()))
-    }
-
-    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
-        self.change(zone, |stored| stored.spec.expires_at = now)
+    async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
+        self.change(isolation.zone(), |stored| {
+            (stored.effect, stored.recovery) = (isolation.effect.clone(), isolation.recovery.clone());
+        })
     }
 
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {

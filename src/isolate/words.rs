@@ -6,8 +6,16 @@ use crate::domain::isolation::StepName;
 use crate::domain::record::StepRecord;
 use crate::domain::{Event, Isolation, Origin, Record, StepState, Zone};
 
-pub(super) const fn why_returning(isolation: &Isolation) -> &'static str {
-    if isolation.restore_requested_at.is_some() { "as was asked" } else { "as its isolation expired" }
+pub(super) fn why_returning(isolation: &Isolation) -> String {
+    if isolation.restore_requested_at.is_some() {
+        "as was asked".to_owned()
+    } else if let Some(why) = isolation.ended_as() {
+        format!("as {why}")
+    } else if isolation.recovery.is_some() {
+        "as its isolation expired, and its way back by shares took too long".to_owned()
+    } else {
+        "as its isolation expired".to_owned()
+    }
 }
 
 pub(super) const fn why_never_begun(isolation: &Isolation) -> &'static str {

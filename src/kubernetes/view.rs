@@ -132,7 +132,7 @@ fn pod(pod: &core::Pod, nodes: &BTreeMap<String, Node>, services: &[&core::Servi
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let addressed = status.is_some_and(|status| status.pod_ip.is_some());
+    let address = status.and_then(|status| status.pod_ip.as_deref()).and_then(|address| address.parse().ok());
     let draining = match pod.labels().get(marks::DRAINING_LABEL).map(String::as_str) {
         None | Some("") => Draining::No,
         Some(marks::DRAINING_VALUE) => {
@@ -148,7 +148,8 @@ fn pod(pod: &core::Pod, nodes: &BTreeMap<String, Node>, services: &[&core::Servi
         uid: pod.uid().unwrap_or_default(),
         node: name_of_node,
         zone,
-        ready: ready && addressed && pod.metadata.deletion_timestamp.is_none(),
+        address,
+        ready: ready && address.is_some() && pod.metadata.deletion_timestamp.is_none(),
         draining,
         in_mesh: containers.into_iter().any(|container| container.name == "istio-proxy"),
         exempt: exempt(pod, services, settings),

@@ -113,6 +113,8 @@ fn severity(record: &Record) -> EventType {
         | Event::Ineffective
         | Event::ConfigurationRefused
         | Event::Reclassified
+        | Event::RolledBack
+        | Event::Relapsed
         | Event::Mended
         | Event::Adopted
         | Event::Gap => EventType::Warning,
@@ -126,6 +128,7 @@ fn severity(record: &Record) -> EventType {
         | Event::Step
         | Event::Isolated
         | Event::Effective
+        | Event::Recovering
         | Event::Restore
         | Event::Restored
         | Event::Fault

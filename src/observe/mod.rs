@@ -3,12 +3,14 @@
 mod api;
 mod decode;
 mod pods;
+mod probe;
 mod prometheus;
 mod queries;
 mod recording;
 mod settings;
 
 pub use api::{ConnectError, Usage};
+pub use probe::ProbeSettings;
 pub use prometheus::{Inspection, PrometheusObserver};
 pub use recording::{Head, RecordedObserver, Recorder, RecordingError};
 pub use settings::{BasicAuth, Header, Labels, Settings, ZoneFrom};

@@ -8,10 +8,11 @@ use prometheus_http_query::response::Data;
 
 use super::api::{Api, ApiError, ConnectError, Usage};
 use super::decode::{self, Places, Reading, Rows, Stretch};
+use super::probe::Prober;
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
 use crate::domain::verdict::Suspect;
-use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, ServiceId, Services, Snapshot};
+use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, Probes, ServiceId, Services, Snapshot, Zone};
 use crate::ports::{ObserveError, Observer};
 
 /// Cycles asked for at once. An answer that would be too large is asked for in halves.
@@ -26,6 +27,7 @@ pub struct PrometheusObserver {
     pub(super) cycle: CycleLength,
     /// Of pods that were seen, those that are gone included: their last calls count, too.
     places: Places,
+    prober: Prober,
     /// Set where samples come too rarely for the look-back.
     unfit: Option<Gap>,
 }
@@ -46,7 +48,9 @@ impl PrometheusObserver {
     /// Reads the files that settings name; sends nothing.
     pub fn new(settings: Settings, cycle: CycleLength) -> Result<Self, ConnectError> {
         let queries = Queries::new(&settings, cycle);
-        Ok(Self { api: Api::new(&settings)?, queries, settings, cycle, places: Places::new(), unfit: None })
+        let prober = Prober::new(settings.probes.clone())
+            .map_err(|error| ConnectError::Invalid { setting: "probes", why: error.to_string() })?;
+        Ok(Self { api: Api::new(&settings)?, queries, settings, cycle, places: Places::new(), prober, unfit: None })
     }
 
     /// Learns where pods run. Those that are gone are forgotten once there are too many of them.
@@ -55,6 +59,7 @@ impl PrometheusObserver {
             self.places.clear();
         }
         self.places.extend(view.places());
+        self.prober.learn(view);
     }
 
     /// From the next query on, other answers count as failures.
@@ -193,5 +198,9 @@ impl Observer for PrometheusObserver {
 
     async fn observe_pods(&mut self, suspect: &Suspect, at: Timestamp) -> Result<Vec<PodCalls>, ObserveError> {
         self.closer_look(suspect, at).await
+    }
+
+    async fn probe(&mut self, zone: &Zone) -> Option<Probes> {
+        self.prober.probe(zone).await
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::ProbeSettings;
 use crate::domain::{Bytes, Period, Ratio, Services};
 
 /// The section `prometheus`; config/default.yaml describes each field.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub min_coverage: Ratio,
     #[serde(skip)]
     pub services: Services,
+    #[serde(skip)]
+    pub probes: Vec<ProbeSettings>,
 }
 
 /// What tells a proxy's zone.
@@ -102,6 +105,7 @@ impl Default for Settings {
             history: Period::from_hours(2),
             min_coverage: Ratio::from_percent(50.0),
             services: Services::default(),
+            probes: Vec::new(),
         }
     }
 }

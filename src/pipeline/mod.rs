@@ -1,6 +1,8 @@
 //! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
 
 mod notes;
+mod outcome;
+mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub detect: detect::Settings,
     pub decide: decide::Settings,
     pub guard: guard::Settings,
+    pub rollback: decide::RollbackSettings,
+    pub recovery: decide::RecoverySettings,
     pub mode: Mode,
 }
 
@@ -66,6 +70,13 @@ struct Standing {
     /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
     ineffective: bool,
+    /// The last minute in which it was not isolated; since when its isolation does harm or no good, and of which such
+    /// time it is on record.
+    before: Option<decide::Picture>,
+    failing_since: Option<Timestamp>,
+    rolled_back: Option<Timestamp>,
+    /// Of its recovery.
+    signs: decide::Signs,
     /// Of the fault that it was last isolated for.
     severity: f64,
     /// Services that were worse in other zones, too, at that time, as they call it.
@@ -81,6 +92,8 @@ pub struct Pipeline {
     standings: BTreeMap<Zone, Standing>,
     /// For how many cycles each kind of gap has lasted, and its newest figures.
     gaps: BTreeMap<GapKey, (u32, Gap)>,
+    /// Of the newest cycles.
+    figures: VecDeque<BTreeMap<Zone, decide::Figures>>,
     store: Arc<dyn IsolationStore>,
     audit: Arc<dyn AuditSink>,
     /// Whether this replica is the one that acts.
@@ -96,8 +109,8 @@ impl Pipeline {
         audit: Arc<dyn AuditSink>,
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
-        let (standings, gaps) = (BTreeMap::new(), BTreeMap::new());
-        Self { settings, history, standings, gaps, store, audit, leads: true, sight: Arc::default() }
+        let (standings, gaps, figures) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Self { settings, history, standings, gaps, figures, store, audit, leads: true, sight: Arc::default() }
     }
 
     pub const fn history(&self) -> &History {
@@ -145,7 +158,7 @@ impl Pipeline {
         let assessment = self.judge(observer, snapshot, now).await;
         let sight = Arc::new(Sight { snapshot: snapshot.clone(), assessment });
         self.sight.send_replace(Some(Arc::clone(&sight)));
-        let isolations = self.store.list().await?;
+        let mut isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
         self.note_gaps(&sight, &isolations).await?;
         let mut stored = Ok(());
@@ -161,10 +174,13 @@ impl Pipeline {
                 },
             }
         }
-        self.note_effect(snapshot, &isolations).await?;
+        self.note_effect(snapshot, &mut isolations).await?;
+        self.remember_figures(snapshot, &isolations);
+        self.roll_back(snapshot, &mut isolations, now).await?;
+        self.recover(observer, &sight, &mut isolations, now).await?;
         self.note_adopted(snapshot.time).await?;
         stored?;
-        self.reclassify(&sight, &isolations, now).await?;
+        self.reclassify(&sight, &mut isolations, now).await?;
         self.end_holds(&sight, &isolations, &holds).await
     }
 
@@ -314,14 +330,19 @@ impl Pipeline {
     }
 
     /// A fault that reaches a second zone soon after the first was isolated is no zone's: the capacity goes back at once.
-    async fn reclassify(&mut self, sight: &Sight, isolations: &[Isolation], now: Timestamp) -> Result<(), TickError> {
-        let recent = |isolation: &&Isolation| {
+    async fn reclassify(
+        &mut self,
+        sight: &Sight,
+        isolations: &mut [Isolation],
+        now: Timestamp,
+    ) -> Result<(), TickError> {
+        let recent = |isolation: &&mut Isolation| {
             let began = isolation.admitted_at().filter(|_| isolation.holds_zone_out() && !isolation.returning(now));
             isolation.spec.origin == Origin::Detector
                 && began.is_some_and(|at| now.duration_since(at) <= RECLASSIFIED_WITHIN)
         };
-        let Some(isolation) = isolations.iter().find(recent).filter(|_| self.leads) else { return Ok(()) };
-        let zone = isolation.zone();
+        let Some(isolation) = isolations.iter_mut().find(recent).filter(|_| self.leads) else { return Ok(()) };
+        let zone = &isolation.zone().clone();
         // More load alone makes the others a little slower: only what is about as bad is the same fault.
         let Some(standing) = self.standings.get(zone) else { return Ok(()) };
         let mut others = self.history.zones().iter().filter(|other| *other != zone);
@@ -342,7 +363,8 @@ impl Pipeline {
         if std::mem::replace(&mut standing.reclassified, began) != began {
             self.record(record, Some(zone)).await?;
         }
-        Ok(self.store.expire(zone, now).await?)
+        isolation.end("its fault turned out to be regional".to_owned(), now);
+        Ok(self.store.save_course(isolation).await?)
     }
 
     async fn record(&self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {

@@ -99,14 +99,18 @@ impl Pipeline {
     }
 
     /// Follows each zone's traffic, and notes whether it shows an isolation.
-    pub(super) async fn note_effect(&mut self, snapshot: &Snapshot, isolations: &[Isolation]) -> Result<(), TickError> {
+    pub(super) async fn note_effect(
+        &mut self,
+        snapshot: &Snapshot,
+        isolations: &mut [Isolation],
+    ) -> Result<(), TickError> {
         if snapshot.global_gaps().next().is_some() {
             return Ok(());
         }
         let (cycle, acts) = (self.history.cycle(), self.acts());
         for zone in self.history.zones().to_vec() {
             let standing = self.standings.entry(zone.clone()).or_default();
-            let Some(isolation) = isolations.iter().find(|i| i.holds_zone_out() && *i.zone() == zone) else {
+            let Some(isolation) = isolations.iter_mut().find(|i| i.holds_zone_out() && *i.zone() == zone) else {
                 standing.served.push_front(snapshot.served_by(&zone).total);
                 standing.served.truncate(TRAFFIC_CYCLES);
                 standing.ineffective = false;
@@ -123,7 +127,8 @@ impl Pipeline {
             let shown_now = effect.shown() && isolation.effect.as_ref().is_none_or(|earlier| !earlier.shown());
             let late = decide::ineffective(isolation, &effect, snapshot.time) && !standing.ineffective;
             standing.ineffective |= late;
-            self.store.save_effect(&zone, &effect).await?;
+            isolation.effect = Some(effect.clone());
+            self.store.save_course(isolation).await?;
             if shown_now || late {
                 let event = if shown_now { Event::Effective } else { Event::Ineffective };
                 let mut record = Record::new(snapshot.time, event, effect_in_words(&zone, &effect));

@@ -99,6 +99,9 @@ impl Collector {
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused
             | Event::Reclassified
+            | Event::RolledBack
+            | Event::Recovering
+            | Event::Relapsed
             | Event::Mended
             | Event::Adopted
             | Event::Admitted

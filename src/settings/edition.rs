@@ -22,6 +22,8 @@ impl Settings {
         self.detect = crate::detect::Settings { cycle: self.detect.cycle, ..newer.detect };
         self.guard = newer.guard;
         self.isolate = newer.isolate;
+        self.rollback = newer.rollback;
+        self.recovery = newer.recovery;
         self.hand_over();
         let after = self.tree();
         Changes { adopted: differences(&before, &after), at_next_start: differences(&after, &wanted) }

@@ -25,6 +25,9 @@ pub struct Settings {
     pub detect: detect::Settings,
     pub guard: guard::Settings,
     pub isolate: decide::Settings,
+    pub rollback: decide::RollbackSettings,
+    pub recovery: decide::RecoverySettings,
+    pub probes: Vec<observe::ProbeSettings>,
     pub steps: steps::Settings,
     pub kubernetes: kubernetes::Settings,
     pub audit: audit::Settings,
@@ -86,6 +89,8 @@ impl Settings {
         let services = Services { usual: self.service.clone(), overrides: self.services.clone() };
         self.prometheus.services = services.clone();
         self.detect.services = services;
+        self.prometheus.probes.clone_from(&self.probes);
+        self.recovery.gradual = self.steps.share_traffic();
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -95,11 +100,17 @@ impl Settings {
                 Problem { path, problem }
             }
         };
+        let of_list = |list: &'static str| {
+            move |(at, problem): (String, String)| Problem { path: format!("{list}{at}"), problem }
+        };
         let owned = |problems: Vec<(&'static str, String)>| problems.into_iter().map(|(k, p)| (k.to_owned(), p));
         let mut problems: Vec<Problem> = self.prometheus.problems().into_iter().map(of("prometheus")).collect();
         problems.extend(owned(self.detect.problems()).map(of("detect")));
         problems.extend(owned(self.guard.problems()).map(of("guard")));
         problems.extend(owned(self.isolate.problems()).map(of("isolate")));
+        problems.extend(owned(self.rollback.problems()).map(of("rollback")));
+        problems.extend(owned(self.recovery.problems()).map(of("recovery")));
+        problems.extend(observe::ProbeSettings::problems(&self.probes).into_iter().map(of_list("probes")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
         let of_services = self.detect.services.problems().into_iter();
@@ -118,6 +129,8 @@ impl Settings {
             detect: self.detect.clone(),
             decide: self.isolate.clone(),
             guard: self.guard.clone(),
+            rollback: self.rollback.clone(),
+            recovery: self.recovery.clone(),
             mode: self.mode,
         }
     }

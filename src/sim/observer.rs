@@ -10,7 +10,7 @@ use super::pod::{Counters, Durations, EDGES_MS, Pod, Reporter};
 use super::world::{NAMESPACE, World};
 use crate::domain::observation::coverage_gaps;
 use crate::domain::verdict::{PodView, Suspect};
-use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Ratio, ServiceId, Snapshot};
+use crate::domain::{Calls, Cell, CycleLength, Histogram, PodCalls, Probes, Ratio, ServiceId, Snapshot, Zone};
 use crate::ports::{ObserveError, Observer};
 
 /// As in the default configuration.
@@ -130,5 +130,9 @@ impl Observer for WorldObserver {
             seen
         };
         Ok(pods.map(calls).collect())
+    }
+
+    async fn probe(&mut self, zone: &Zone) -> Option<Probes> {
+        lock(&self.world).probe(zone)
     }
 }

@@ -19,6 +19,9 @@ pub struct Scenario {
     #[serde(default = "default_history")]
     pub history: Period,
     pub duration: Period,
+    /// Whether pods of an isolated zone can be asked how they are.
+    #[serde(default)]
+    pub probes: bool,
     #[serde(default)]
     pub faults: Vec<Fault>,
     #[serde(default)]

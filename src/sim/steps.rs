@@ -150,7 +150,7 @@ impl IsolationStep for Taint {
     }
 
     fn granularity(&self) -> Granularity {
-        Granularity::AllOrNothing
+        Granularity::NewPods
     }
 
     /// The taint on each node is its own record.

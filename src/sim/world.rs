@@ -11,7 +11,7 @@ use super::mesh::{self, Endpoint, Wander};
 use super::pod::{Durations, Ending, Pod, Reporter, SeriesKey};
 use super::scenario::{Fault, Scenario};
 use crate::domain::cluster::{self, Draining};
-use crate::domain::{ClusterView, ServiceId, Zone};
+use crate::domain::{ClusterView, Probes, ServiceId, Zone};
 
 pub(super) const NAMESPACE: &str = "default";
 pub(super) const GATEWAY: &str = "istio-ingressgateway";
@@ -332,6 +332,37 @@ impl World {
         endpoints
     }
 
+    /// A request to each pod of the zone, beside its traffic.
+    pub(super) fn probe(&mut self, zone: &Zone) -> Option<Probes> {
+        if !self.scenario.probes {
+            return None;
+        }
+        let mut probes = Probes::default();
+        for endpoint in self.chain().into_iter().flatten() {
+            let pod = &self.pods[endpoint.pod];
+            if pod.zone != *zone {
+                continue;
+            }
+            probes.asked += 1;
+            if self.rng.random_bool(endpoint.failure.clamp(0.0, 1.0)) {
+                probes.failed += 1;
+                probes.why.get_or_insert_with(|| format!("{} fails when asked", pod.name));
+            }
+        }
+        Some(probes)
+    }
+
+    /// The endpoints of every service, in the order of calls.
+    fn chain(&self) -> Vec<Vec<Endpoint>> {
+        let count = self.scenario.services.len();
+        let mut chain: Vec<Vec<Endpoint>> = vec![Vec::new(); count];
+        for index in (0..count).rev() {
+            let next: Vec<Endpoint> = chain.get(index + 1).map_or_else(Vec::new, |all| self.undrained(all));
+            chain[index] = self.endpoints(index, &next);
+        }
+        chain
+    }
+
     /// Of calls by a service's nth pod in the zone.
     fn connect_failure(&self, caller: &str, zone: &Zone, nth: usize) -> f64 {
         let concerned = |f: &&Fault| f.touches(caller, zone) && f.pods.is_none_or(|pods| nth < pods);
@@ -341,12 +372,7 @@ impl World {
 
     /// One second of calls, from the gateway down the chain.
     fn traffic(&mut self) {
-        let count = self.scenario.services.len();
-        let mut chain: Vec<Vec<Endpoint>> = vec![Vec::new(); count];
-        for index in (0..count).rev() {
-            let next: Vec<Endpoint> = chain.get(index + 1).map_or_else(Vec::new, |all| self.undrained(all));
-            chain[index] = self.endpoints(index, &next);
-        }
+        let chain = self.chain();
         let rate = f64::from(self.scenario.requests_per_second);
         let mut calling: BTreeMap<Zone, f64> =
             self.entering.iter().map(|(zone, share)| (zone.clone(), share * rate)).collect();

@@ -179,7 +179,7 @@ fn finding<'a>(findings: &'a [Value], what: &str) -> &'a Value {
 #[test]
 fn three_servers_give_the_same_decisions_on_the_same_history() {
     let (samples, scenario) =
-        samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+        samples(&story("gray-zone.yaml").replace("duration: 25m", "duration: 9m"), Spoil::Nothing);
     let mut said = Vec::new();
     for server in ["2", "3", "victoria-metrics"] {
         let folder = tempfile::tempdir().unwrap();
@@ -204,7 +204,7 @@ fn three_servers_give_the_same_decisions_on_the_same_history() {
 #[test]
 fn a_report_shows_the_decision_its_evidence_and_every_zone() {
     let (samples, scenario) =
-        samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+        samples(&story("gray-zone.yaml").replace("duration: 25m", "duration: 9m"), Spoil::Nothing);
     let folder = tempfile::tempdir().unwrap();
     let server = backfilled_prometheus(3, folder.path(), &samples);
     let page = folder.path().join("page.html");
@@ -236,7 +236,7 @@ fn a_report_shows_the_decision_its_evidence_and_every_zone() {
 fn a_recording_gives_the_records_that_the_prometheus_gives_it_was_made_from() {
     // Less evidence will do, and sooner, than when it was recorded: pods are looked at in other cycles.
     let sensitive = "service: {trip: 8 nats, suspect: 5 nats, shortest: 15s, longest: 30s}";
-    let gray_zone = story("gray-zone.yaml").replace("duration: 22m", "duration: 9m");
+    let gray_zone = story("gray-zone.yaml").replace("duration: 25m", "duration: 9m");
     // So mild that it is just noticed.
     let mild_pod = story("one-bad-pod.yaml").replace("errors: 50%", "errors: 4%").replace("second: 120", "second: 20");
     for (name, yaml) in [("zone", gray_zone), ("pod", mild_pod), ("roll-out", story("rollout.yaml"))] {
@@ -296,7 +296,7 @@ fn check_connect_finds_all_in_order_on_a_good_mesh() {
 
 #[test]
 fn doubled_counts_are_refused() {
-    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let yaml = story("gray-zone.yaml").replace("duration: 25m", "duration: 5m");
     let (samples, scenario) = samples(&yaml, Spoil::Duplicate);
     let folder = tempfile::tempdir().unwrap();
     let server = backfilled_prometheus(2, folder.path(), &samples);
@@ -311,7 +311,7 @@ fn doubled_counts_are_refused() {
 
 #[test]
 fn without_a_zone_label_nothing_is_decided_and_the_way_to_get_one_is_said() {
-    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let yaml = story("gray-zone.yaml").replace("duration: 25m", "duration: 5m");
     let (samples, scenario) = samples(&yaml, Spoil::NoZoneLabel);
     let folder = tempfile::tempdir().unwrap();
     let server = backfilled_prometheus(3, folder.path(), &samples);
@@ -328,7 +328,7 @@ fn without_a_zone_label_nothing_is_decided_and_the_way_to_get_one_is_said() {
 
 #[test]
 fn without_up_nothing_is_decided() {
-    let yaml = story("gray-zone.yaml").replace("duration: 22m", "duration: 5m");
+    let yaml = story("gray-zone.yaml").replace("duration: 25m", "duration: 5m");
     let (samples, scenario) = samples(&yaml, Spoil::NoUp);
     let folder = tempfile::tempdir().unwrap();
     let server = backfilled_prometheus(2, folder.path(), &samples);
@@ -376,7 +376,7 @@ fn a_prometheus_that_scrapes_nothing_shows_no_health() {
 
 #[test]
 fn rare_scrapes_lengthen_the_cycle_and_too_rare_ones_decide_nothing() {
-    let yaml = story("gray-zone.yaml").replace("history: 15m", "history: 40m").replace("duration: 22m", "duration: 9m");
+    let yaml = story("gray-zone.yaml").replace("history: 15m", "history: 40m").replace("duration: 25m", "duration: 9m");
     let minute = yaml.replace("faults:", "scrape_interval: 1m\nfaults:");
     let (minute_samples, scenario) = samples(&minute, Spoil::Nothing);
     let folder = tempfile::tempdir().unwrap();
@@ -397,7 +397,7 @@ fn rare_scrapes_lengthen_the_cycle_and_too_rare_ones_decide_nothing() {
 #[test]
 fn a_large_answer_is_asked_for_in_halves_and_gives_the_same_decisions() {
     let (samples, scenario) =
-        samples(&story("gray-zone.yaml").replace("duration: 22m", "duration: 9m"), Spoil::Nothing);
+        samples(&story("gray-zone.yaml").replace("duration: 25m", "duration: 9m"), Spoil::Nothing);
     let folder = tempfile::tempdir().unwrap();
     let server = backfilled_prometheus(2, folder.path(), &samples);
     let (whole, _) = backtest(&server, &scenario);

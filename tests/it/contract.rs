@@ -64,7 +64,7 @@ pub async fn verbs_hold(step: &dyn IsolationStep, mark: Mark, zone: &Zone, sight
         assert_eq!(step.marked().await.unwrap(), [zone.clone()].into(), "{name} finds its marks");
         assert_eq!(step.capture(zone).await.unwrap(), receipt, "{name} knows by its marks what was before");
     }
-    if step.granularity() != Granularity::AllOrNothing {
+    if matches!(step.granularity(), Granularity::Pods | Granularity::Weights) {
         for percent in [50, 0, 99, 1] {
             let share = Share::percent(percent);
             twice(step, zone, &receipt, share).await;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::isolation::{Effect, Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
+use zoneward::domain::isolation::{Granularity, IsolationSpec, OperatorHold, Receipt, Share, StepName};
 use zoneward::domain::{Event, Isolation, Origin, Record, StepState, Zone};
 use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
@@ -78,12 +78,8 @@ impl IsolationStore for Store {
         self.inner.save(isolation).await
     }
 
-    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
-        self.inner.save_effect(zone, effect).await
-    }
-
-    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
-        self.inner.expire(zone, now).await
+    async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
+        self.inner.save_course(isolation).await
     }
 
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {

@@ -34,6 +34,7 @@ mod istiod;
 mod live;
 mod reclassification;
 mod recordings;
+mod recovery;
 mod relay;
 mod reload;
 mod scenarios;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::isolation::{Effect, IsolationSpec, OperatorHold};
+use zoneward::domain::isolation::{IsolationSpec, OperatorHold};
 use zoneward::domain::{CycleLength, Event, Isolation, Mode, Period, Record, Zone};
 use zoneward::isolate::{Executor, MemoryStore};
 use zoneward::pipeline::{Pipeline, Settings};
@@ -47,16 +47,14 @@ impl IsolationStore for Failing {
         self.inner.save(isolation).await
     }
 
-    async fn save_effect(&self, zone: &Zone, effect: &Effect) -> Result<(), StoreError> {
-        self.inner.save_effect(zone, effect).await
-    }
-
-    async fn expire(&self, zone: &Zone, now: Timestamp) -> Result<(), StoreError> {
-        *self.attempts.lock().unwrap() += 1;
-        if *self.attempts.lock().unwrap() <= FAILING_ATTEMPTS {
-            return Err(StoreError::NotActive(zone.clone()));
+    async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
+        if isolation.ended_as().is_some() {
+            *self.attempts.lock().unwrap() += 1;
+            if *self.attempts.lock().unwrap() <= FAILING_ATTEMPTS {
+                return Err(StoreError::NotActive(isolation.zone().clone()));
+            }
         }
-        self.inner.expire(zone, now).await
+        self.inner.save_course(isolation).await
     }
 
     async fn holds(&self) -> Result<BTreeMap<Zone, OperatorHold>, StoreError> {

@@ -38,6 +38,8 @@ fn the_demo_tells_the_whole_loop_in_order() {
         "isolated",
         "effective",
         "repair",
+        "recovering",
+        "step",
         "restore",
         "step",
         "restored",
@@ -51,7 +53,11 @@ fn the_demo_tells_the_whole_loop_in_order() {
     for step in ["mesh", "dns", "taint"] {
         let states: Vec<&str> =
             lines.iter().filter(|l| l["step"]["name"] == step).map(|l| text(&l["step"], "state")).collect();
-        assert_eq!(states, ["captured", "applied", "confirmed", "applied", "undone"], "{step}");
+        let back = states.len() - 2;
+        assert_eq!(
+            (&states[..3], &states[back..]),
+            (&["captured", "applied", "confirmed"][..], &["applied", "undone"][..])
+        );
     }
     let effective = lines.iter().find(|line| text(line, "event") == "effective").unwrap();
     assert_eq!(effective["effective"]["after_rps"], 0.0, "the zone's traffic falls to nothing");
@@ -80,7 +86,7 @@ fn a_story_that_does_not_end_well_says_so_and_fails() {
 fn people_are_told_in_plain_words() {
     let output = run(&["demo", "--speed", "max"]);
     let story = stdout(&output);
-    for words in ["the world breaks", "is to be isolated for 12m", "is back in rotation", "as expected"] {
+    for words in ["the world breaks", "is to be isolated for 1h", "is back in rotation", "as expected"] {
         assert!(story.contains(words), "{words}: {story}");
     }
 }

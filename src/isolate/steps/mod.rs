@@ -147,6 +147,13 @@ impl Settings {
         problems
     }
 
+    /// Whether any of them can give a zone a part of its traffic.
+    pub fn share_traffic(&self) -> bool {
+        self.mesh_istio.is_some()
+            || self.mesh_distribute.is_some()
+            || self.webhook.as_ref().is_some_and(|webhook| webhook.partial_shares)
+    }
+
     /// The configured steps, and those whose marks tell all there is to know, configured or not.
     fn with_own_marks(&self) -> Self {
         Self {

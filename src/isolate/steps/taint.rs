@@ -119,7 +119,7 @@ impl IsolationStep for TaintNodes {
     }
 
     fn granularity(&self) -> Granularity {
-        Granularity::AllOrNothing
+        Granularity::NewPods
     }
 
     fn follows_cluster(&self) -> bool {
