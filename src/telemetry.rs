@@ -80,6 +80,7 @@ pub struct Metrics {
     step_failures: Family<StepNameLabels, Gauge<i64, AtomicI64>>,
     services: Gauge,
     leader: Gauge,
+    paused: Gauge,
     seen_usage: Mutex<(u64, u64, u64)>,
 }
 
@@ -101,6 +102,7 @@ impl Default for Metrics {
             step_failures: Family::default(),
             services: Gauge::default(),
             leader: Gauge::default(),
+            paused: Gauge::default(),
             seen_usage: Mutex::default(),
             registry: Registry::default(),
         };
@@ -124,6 +126,7 @@ impl Default for Metrics {
         registry.register("isolation_step_failures", "Failures of a step in a row", m.step_failures.clone());
         registry.register("services", "Services followed", m.services.clone());
         registry.register("leader", "1 on the replica that acts", m.leader.clone());
+        registry.register("paused", "1 while a person has paused it, or that can't be told", m.paused.clone());
         Self { registry, ..metrics }
     }
 }
@@ -169,6 +172,10 @@ impl Metrics {
 
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    pub fn paused(&self, paused: bool) {
+        self.paused.set(i64::from(paused));
     }
 
     pub fn failed_cycle(&self) {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
 use zoneward::decide;
-use zoneward::domain::{Decision, Event, Mode, Record, Sight, Zone};
+use zoneward::domain::{Decision, Event, Mode, Pause, Record, Sight, Zone};
 use zoneward::guard::{self, Situation};
 use zoneward::isolate::{Executor, MemoryStore};
 use zoneward::pipeline::{self, Pipeline};
@@ -120,6 +120,7 @@ impl Trips {
             cluster: None,
             isolations: &[],
             holds: &none,
+            pause: &Pause::Off,
             leads: true,
             acts: false,
         };

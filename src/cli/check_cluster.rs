@@ -16,7 +16,7 @@ use crate::kubernetes::{self, bounded, explain, read, status_code};
 use crate::settings::Settings;
 
 /// What the daemon's account needs: group, resource, verbs. deploy/rbac.yaml grants it.
-pub(super) const RIGHTS: [(&str, &str, &[&str]); 10] = [
+pub(super) const RIGHTS: [(&str, &str, &[&str]); 11] = [
     ("", "nodes", &["get", "list", "watch", "patch"]),
     ("", "pods", &["get", "list", "watch", "patch"]),
     ("", "services", &["list", "watch"]),
@@ -26,6 +26,7 @@ pub(super) const RIGHTS: [(&str, &str, &[&str]); 10] = [
     ("zoneward.io", "zones", &["get", "list", "create"]),
     ("zoneward.io", "zones/status", &["patch"]),
     ("coordination.k8s.io", "leases", &["get", "create", "update"]),
+    ("", "configmaps", &["get", "list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
@@ -140,7 +141,7 @@ async fn rights(settings: &Settings, client: &Client) -> Vec<Finding> {
 fn review(client: &Client, group: &str, resource: &str, verb: &str) -> SelfSubjectAccessReview {
     let (resource, subresource) = resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
     let namespace = match resource {
-        "leases" => Some(client.default_namespace().to_owned()),
+        "leases" | "configmaps" => Some(client.default_namespace().to_owned()),
         "events" => Some("default".to_owned()),
         _ => None,
     };
@@ -148,6 +149,7 @@ fn review(client: &Client, group: &str, resource: &str, verb: &str) -> SelfSubje
         group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),
         subresource,
+        name: (resource == "configmaps").then(|| kubernetes::PAUSE_NAME.to_owned()),
         verb: Some(verb.to_owned()),
         namespace,
         ..ResourceAttributes::default()

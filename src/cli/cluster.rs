@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{ClusterView, Isolation, Mode, Sight, Zone};
+use crate::domain::{ClusterView, Isolation, Mode, Pause, Sight, Zone};
 use crate::guard;
 use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, KubernetesStore};
@@ -124,6 +124,7 @@ impl Eyes {
         let sights = Arc::new(sights);
         let (guard, seen_guard) = watch::channel(settings.guard.clone());
         let leads = leadership.clone();
+        let pause = kubernetes::watch_pause(client, super::now, tasks, stop);
         let controller = Controller {
             steps: steps::steps(&settings.steps, client, &look)
                 .into_iter()
@@ -132,6 +133,7 @@ impl Eyes {
             store: store.clone(),
             audit,
             guard: seen_guard,
+            pause: pause.clone(),
             look,
             shown,
             sights: seen,
@@ -148,7 +150,8 @@ impl Eyes {
             let _at_its_end = idle.drop_guard();
             controller.run(client, tasks_of_controller, stop).await;
         });
-        Ok(Hands { store, leadership, isolations, sights, guard, executor: Some(executor), verdicts: BTreeMap::new() })
+        let (executor, verdicts) = (Some(executor), BTreeMap::new());
+        Ok(Hands { store, leadership, isolations, sights, guard, pause, executor, verdicts })
     }
 }
 
@@ -162,6 +165,8 @@ pub(super) struct Hands {
     pub sights: Arc<watch::Sender<Option<Arc<Sight>>>>,
     /// As the executor is to apply it.
     pub guard: watch::Sender<guard::Settings>,
+    /// Whether a person has paused it.
+    pub pause: watch::Receiver<Pause>,
     /// Ends when the executor does, which it is not to before it is asked to.
     pub executor: Option<JoinHandle<()>>,
     /// As they stand on the `Zone` objects.

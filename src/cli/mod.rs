@@ -9,6 +9,7 @@ mod crd;
 mod demo;
 mod isolate;
 mod past;
+mod pause;
 mod preflight;
 mod record;
 mod reload;
@@ -51,6 +52,10 @@ enum Command {
     Approve(isolate::ApproveArguments),
     /// Give a zone back, or all by the marks alone.
     Restore(restore::Arguments),
+    /// Stop all that zoneward does by itself, within a cycle; what is out stays so.
+    Pause(pause::Arguments),
+    /// End a pause.
+    Resume(pause::ResumeArguments),
     /// Show zones and isolations.
     Status(status::Arguments),
     /// Say what isolating a zone now would change, and what speaks against it.
@@ -118,6 +123,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Isolate(_)
         | Command::Approve(_)
         | Command::Restore(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
         | Command::Status(_)
         | Command::Preflight(_)
         | Command::Crd
@@ -133,6 +140,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Isolate(arguments) => isolate::run(arguments).await,
         Command::Approve(arguments) => isolate::approve(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
+        Command::Pause(arguments) => pause::run(arguments).await,
+        Command::Resume(arguments) => pause::resume(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
         Command::Preflight(arguments) => preflight::run(arguments).await,
         Command::Crd => crd::run(),

@@ -13,7 +13,7 @@ use crate::domain::{ClusterView, Isolation, IsolationSpec, OperatorHold, Origin,
 use crate::guard::{self, Situation};
 use crate::isolate::KubernetesStore;
 use crate::isolate::steps::{self, Look, some_of};
-use crate::kubernetes::{explain, read};
+use crate::kubernetes::{explain, read, read_pause};
 use crate::ports::IsolationStore;
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
     let store = KubernetesStore::new(&remote.client);
     let isolations: Vec<Isolation> = store.list().await.context("ZoneIsolations")?;
     let holds: BTreeMap<Zone, OperatorHold> = store.holds().await.context("Zones")?;
+    let pause = read_pause(&remote.client, now).await;
     let sight = judge(&remote.settings, &cluster, now).await?;
     let situation = Situation {
         snapshot: &sight.snapshot,
@@ -91,6 +92,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         cluster: Some(&cluster),
         isolations: &isolations,
         holds: &holds,
+        pause: &pause,
         leads: true,
         acts: true,
     };

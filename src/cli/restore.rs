@@ -13,7 +13,7 @@ use crate::domain::{Isolation, OperatorHold, Receipt, Share, StepName, Zone};
 use crate::isolate::KubernetesStore;
 use crate::isolate::resource::{StepStatus, ZoneIsolation};
 use crate::isolate::steps::{self, RealStep};
-use crate::kubernetes::{bounded, marks, status_code};
+use crate::kubernetes::{bounded, marks, read_pause, status_code};
 use crate::leadership::LEASE;
 use crate::ports::{IsolationStore, StepError};
 
@@ -91,6 +91,11 @@ async fn one(remote: &Remote, zone: &str) -> anyhow::Result<Outcome> {
 async fn expired(remote: &Remote, now: Timestamp) -> anyhow::Result<Outcome> {
     if let Some(who) = remote.renews().await? {
         render::line(&format!("nothing to do: {who} acts, and gives back what expires"));
+        return Ok(Outcome::Done);
+    }
+    let pause = read_pause(&remote.client, now).await;
+    if pause.is_on() {
+        render::line(&format!("nothing is done: {pause}"));
         return Ok(Outcome::Done);
     }
     let store = KubernetesStore::new(&remote.client);

@@ -19,8 +19,9 @@ use super::cluster::{self, Hands};
 use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Record, Snapshot, Zone};
+use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Pause, Record, Snapshot, Zone};
 use crate::isolate::{Executor, MemoryStore};
+use crate::kubernetes;
 use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Notifier, Observer};
@@ -99,6 +100,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     };
     if let Some(hands) = &hands {
         let _only_here = status.isolations.set(hands.isolations.clone());
+        let _only_here = status.pause.set(hands.pause.clone());
     }
     let executor = hands.as_mut().and_then(|hands| hands.executor.take());
     let store: Arc<dyn IsolationStore> = match &hands {
@@ -118,6 +120,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         seen_until: None,
         measured_at: None,
         mesh: (0, 0),
+        pause: Pause::Off,
     };
     let acting = executor.is_some();
     let result = tokio::select! {
@@ -157,6 +160,8 @@ struct Daemon {
     measured_at: Option<Timestamp>,
     /// Services and zones that were last said to be watched.
     mesh: (usize, usize),
+    /// What was last said of a pause.
+    pause: Pause,
 }
 
 impl Daemon {
@@ -293,6 +298,7 @@ impl Daemon {
             newest.cluster = view;
         }
         pipeline.lead(self.hands.as_ref().is_none_or(Hands::lead));
+        self.note_pause(pipeline, due).await?;
         for snapshot in &snapshots {
             self.judge(pipeline, snapshot, due).await?;
         }
@@ -326,6 +332,26 @@ impl Daemon {
             rehearsal.run_until_idle(due).await?;
         }
         Ok(())
+    }
+
+    /// Lets the pipeline know, and says so whenever that changes.
+    async fn note_pause(&mut self, pipeline: &mut Pipeline, now: Timestamp) -> anyhow::Result<()> {
+        let Some(hands) = &self.hands else { return Ok(()) };
+        let pause = hands.pause.borrow().clone();
+        pipeline.pause(pause.clone());
+        if matches!(&pause, Pause::Unknown { why } if why.ends_with(kubernetes::NOT_YET)) {
+            return Ok(());
+        }
+        let known = std::mem::replace(&mut self.pause, pause.clone());
+        let unknown = |pause: &Pause| matches!(pause, Pause::Unknown { .. });
+        if known == pause || (unknown(&known) && unknown(&pause)) {
+            return Ok(());
+        }
+        let event = if pause.is_off() { Event::Resumed } else { Event::Paused };
+        let what = if pause.is_off() { "" } else { ": nothing is begun, and what is out stays as it is" };
+        let message = format!("{pause}{what}");
+        tracing::warn!("{message}");
+        Ok(self.sink.append(Record::new(now, event, message)).await?)
     }
 
     /// Says what is watched, whenever that changes.
@@ -368,6 +394,7 @@ struct DaemonStatus {
     metrics: Metrics,
     /// What is carried out, where something is.
     isolations: OnceLock<watch::Receiver<Vec<Isolation>>>,
+    pause: OnceLock<watch::Receiver<Pause>>,
     /// When the loop last turned, and how long it may take until it does again.
     turned_at_s: AtomicI64,
     patience_s: AtomicI64,
@@ -383,6 +410,7 @@ impl DaemonStatus {
         Self {
             metrics: Metrics::default(),
             isolations: OnceLock::new(),
+            pause: OnceLock::new(),
             turned_at_s: AtomicI64::new(super::now().as_second()),
             patience_s: AtomicI64::new(slack_s),
             sight: Mutex::new(Err("no cycle has been judged yet".to_owned())),
@@ -419,6 +447,9 @@ impl Status for DaemonStatus {
     fn metrics(&self) -> String {
         if let Some(isolations) = self.isolations.get() {
             self.metrics.isolations(&isolations.borrow());
+        }
+        if let Some(pause) = self.pause.get() {
+            self.metrics.paused(!pause.borrow().is_off());
         }
         self.metrics.encode()
     }

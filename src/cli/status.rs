@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::remote::{Remote, api_error, condition};
 use super::{ConfigArguments, Outcome, Output, render};
+use crate::domain::Pause;
 use crate::isolate::resource::{self, ZoneIsolation};
-use crate::kubernetes::bounded;
+use crate::kubernetes::{bounded, read_pause};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,6 +22,8 @@ pub(super) struct Arguments {
 struct Status {
     /// Which replica acts.
     acting: String,
+    /// Whether a person has paused it, and why; nothing if not.
+    paused: Option<String>,
     zones: Vec<ZoneRow>,
     isolations: Vec<IsolationRow>,
 }
@@ -53,8 +56,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let zones = bounded(zones.list(&all)).await.map_err(|error| api_error("Zones can't be listed", &error))?;
     let isolations = bounded(remote.isolations.list(&all)).await;
     let isolations = isolations.map_err(|error| api_error("ZoneIsolations can't be listed", &error))?;
+    let now = super::now();
     let status = Status {
-        acting: remote.who_acts(super::now()).await.to_string(),
+        acting: remote.who_acts(now).await.to_string(),
+        paused: Some(read_pause(&remote.client, now).await)
+            .filter(|pause| !pause.is_off())
+            .as_ref()
+            .map(Pause::to_string),
         zones: zones.items.iter().map(zone_row).collect(),
         isolations: isolations.items.iter().map(isolation_row).collect(),
     };
@@ -117,6 +125,7 @@ fn isolation_row(object: &ZoneIsolation) -> IsolationRow {
 impl Status {
     fn print(&self) {
         render::line(&self.acting);
+        self.paused.iter().for_each(|paused| render::line(paused));
         let zone = |row: &ZoneRow| {
             vec![
                 row.zone.clone(),

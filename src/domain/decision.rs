@@ -73,6 +73,10 @@ pub enum HoldReason {
     NotLeader,
     /// A person has not approved it yet.
     NotApproved,
+    /// A person has paused zoneward, or whether one has can't be told.
+    Paused {
+        why: String,
+    },
     /// A person wants no automatic isolation of the zone.
     OperatorHold {
         since: Timestamp,
@@ -151,6 +155,7 @@ impl HoldReason {
             Self::NoFault => "no_fault",
             Self::NotLeader => "not_leader",
             Self::NotApproved => "not_approved",
+            Self::Paused { .. } => "paused",
             Self::OperatorHold { .. } => "operator_hold",
             Self::Invalid { .. } => "invalid",
             Self::UnseenCluster => "unseen_cluster",
@@ -183,6 +188,7 @@ impl fmt::Display for HoldReason {
             Self::UnseenCluster => write!(f, "the cluster can't be seen, so nothing is done to it"),
             Self::NotApproved => write!(f, "a person has to approve it"),
             Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since:.0}: {why}"),
+            Self::Paused { why } => write!(f, "{why}; `zoneward resume` ends a pause"),
             Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {
                 write!(f, "it has been seen for {lasted} and must last {needed}")

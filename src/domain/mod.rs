@@ -5,6 +5,7 @@ pub mod decision;
 mod failures;
 pub mod isolation;
 pub mod observation;
+mod pause;
 pub mod quantity;
 pub mod record;
 pub mod recovery;
@@ -19,6 +20,7 @@ pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
 pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
+pub use pause::Pause;
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
 pub use recovery::{Probes, Recovery, ReturnMode, Stage};

@@ -111,6 +111,9 @@ pub enum Event {
     /// A new edition of the configuration is in effect, or is wrong and is not.
     ConfigurationChanged,
     ConfigurationRefused,
+    /// A person paused zoneward, or the pause keeps something waiting; it goes on.
+    Paused,
+    Resumed,
     /// A zone is worse than its peers, beyond chance.
     Suspect,
     /// A suspect zone is not isolated, and why.
@@ -160,6 +163,8 @@ impl Event {
             Self::Stopped => "stopped",
             Self::ConfigurationChanged => "configuration_changed",
             Self::ConfigurationRefused => "configuration_refused",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
             Self::Suspect => "suspect",
             Self::Blocked => "blocked",
             Self::Isolate => "isolate",

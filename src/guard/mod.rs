@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
-    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Request, ServiceId,
-    Snapshot, Verdict, Zone,
+    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Pause, Request,
+    ServiceId, Snapshot, Verdict, Zone,
 };
 
 /// What guardrails look at.
@@ -25,6 +25,7 @@ pub struct Situation<'a> {
     /// Active and past.
     pub isolations: &'a [Isolation],
     pub holds: &'a BTreeMap<Zone, OperatorHold>,
+    pub pause: &'a Pause,
     /// Whether this replica is the one that acts.
     pub leads: bool,
     /// Whether what passes is done, and not rehearsed only.
@@ -61,9 +62,10 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 15] = [
+const GUARDRAILS: [Guardrail; 16] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
+    promised("paused", paused),
     promised("unseen_cluster", unseen_cluster),
     promised("unknown_zone", unknown_zone),
     advised("stale_data", stale_data),
@@ -148,6 +150,10 @@ fn invalid(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timest
         return Outcome::Held(HoldReason::Invalid { why });
     }
     Outcome::Passed
+}
+
+fn paused(situation: &Situation<'_>, _: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    held_if(!situation.pause.is_off(), || HoldReason::Paused { why: situation.pause.to_string() })
 }
 
 /// Nothing is done to a cluster that can't be seen; a rehearsal may do without.

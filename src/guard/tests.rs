@@ -13,6 +13,7 @@ struct World {
     assessment: Assessment,
     isolations: Vec<Isolation>,
     holds: BTreeMap<Zone, OperatorHold>,
+    pause: Pause,
     request: Request,
     acts: bool,
     settings: Settings,
@@ -66,6 +67,7 @@ impl World {
             assessment: Assessment { time: at(0), zones: findings.collect(), unsettled: Default::default() },
             isolations: Vec::new(),
             holds: BTreeMap::new(),
+            pause: Pause::Off,
             request: Request {
                 zone: zone('b'),
                 origin: Origin::Detector,
@@ -85,6 +87,7 @@ impl World {
             cluster: self.snapshot.cluster.as_ref(),
             isolations: &self.isolations,
             holds: &self.holds,
+            pause: &self.pause,
             leads: true,
             acts: self.acts,
         };
@@ -306,6 +309,7 @@ fn who_does_not_lead_does_nothing() {
         cluster: None,
         isolations: &[],
         holds: &world.holds,
+        pause: &world.pause,
         leads: false,
         acts: true,
     };
@@ -382,4 +386,23 @@ fn a_zone_that_comes_back_sick_again_and_again_cools_down_longer_each_time() {
     assert_eq!(until(&[-10800, -7200, 0]), Some(60));
     assert_eq!(until(&[-90_000, 0]), Some(15), "a day later it is forgotten");
     assert_eq!(until(&[-7200, -1900]), None);
+}
+
+#[test]
+fn a_pause_holds_everybody_and_so_does_one_that_cannot_be_read() {
+    let mut world = World::new();
+    world.pause = Pause::On { since: at(-60), until: Some(at(3600)), why: "release".into() };
+    for origin in [Origin::Detector, Origin::Operator] {
+        world.request.origin = origin;
+        let held = world.admit(0).unwrap_err();
+        assert_eq!(held.as_str(), "paused");
+        assert!(held.to_string().contains("until 2027-01-15T09:00:00Z: release; `zoneward resume`"), "{held}");
+    }
+    world.request.overrides = ["paused".to_owned()].into();
+    assert_eq!(world.held(), "invalid", "whoever wants to act resumes");
+    world.request.overrides.clear();
+    world.pause = Pause::Unknown { why: "configmaps can't be watched".into() };
+    assert_eq!(world.held(), "paused");
+    world.pause = Pause::Off;
+    assert_eq!(world.held(), "admitted");
 }

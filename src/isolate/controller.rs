@@ -14,8 +14,9 @@ use super::execute::{Admit, Executor};
 use super::resource::ZoneIsolation;
 use super::steps::Look;
 use super::sweep::Sweeper;
+use super::verb;
 use crate::domain::isolation::OperatorHold;
-use crate::domain::{Assessment, Gap, HoldReason, Isolation, Request, Sight, Snapshot, Zone};
+use crate::domain::{Assessment, Gap, HoldReason, Isolation, Pause, Request, Sight, Snapshot, Zone};
 use crate::guard::{self, Situation};
 use crate::kubernetes;
 use crate::ports::{AuditSink, IsolationStep, IsolationStore};
@@ -35,6 +36,7 @@ pub struct Controller {
     pub store: Arc<dyn IsolationStore>,
     pub audit: Arc<dyn AuditSink>,
     pub guard: watch::Receiver<guard::Settings>,
+    pub pause: watch::Receiver<Pause>,
     pub look: Arc<Look>,
     /// Isolations that have not ended, as this replica last saw them; empty on one that does not act.
     pub shown: watch::Sender<Vec<Isolation>>,
@@ -54,8 +56,9 @@ impl Controller {
         tasks.spawn(self.sweeper(stop.clone()));
         let leading = Arc::clone(&self.leads);
         let leads = Box::new(move || leading());
-        let admit = admission(self.guard.clone(), Arc::clone(&self.look), self.sights.clone());
-        let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads);
+        let admit = admission(self.guard.clone(), self.pause.clone(), Arc::clone(&self.look), self.sights.clone());
+        let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads)
+            .pausable(self.pause.clone());
         let mut turned_at: Option<Instant> = None;
         let (mut disturbed_at, mut looked_at): (Option<Instant>, Option<Instant>) = (None, None);
         let mut trouble = Trouble::new("isolations are held as they are");
@@ -71,6 +74,7 @@ impl Controller {
                     at_once = true;
                 }
                 Ok(()) = isolations.changed() => at_once = true,
+                Ok(()) = self.pause.changed() => at_once = true,
                 Ok(()) = self.sights.changed() => at_once = true,
                 Ok(()) = self.leadership_changes.changed() => at_once = true,
                 Ok(()) = self.cluster_changes.changed() => {
@@ -111,7 +115,7 @@ impl Controller {
     /// Every now and then, as long as this replica leads.
     fn sweeper(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         let (steps, store, audit) = (self.steps.clone(), Arc::clone(&self.store), Arc::clone(&self.audit));
-        let (leads, now) = (Arc::clone(&self.leads), self.now);
+        let (leads, pause, now) = (Arc::clone(&self.leads), self.pause.clone(), self.now);
         async move {
             let (mut sweeper, mut trouble) =
                 (Sweeper::default(), Trouble::new("marks that no isolation accounts for, if any, stay"));
@@ -120,9 +124,12 @@ impl Controller {
                     () = tokio::time::sleep(SWEEP_EVERY) => {}
                     () = stop.cancelled() => break,
                 }
-                if leads() {
-                    let swept = sweeper.sweep(&steps, store.as_ref(), audit.as_ref(), now()).await;
-                    trouble.note(swept.err().map(|error| error.to_string()));
+                if leads() && !pause.borrow().is_on() {
+                    let sweep = sweeper.sweep(&steps, store.as_ref(), audit.as_ref(), now());
+                    tokio::select! {
+                        swept = sweep => trouble.note(swept.err().map(|error| error.to_string())),
+                        _ = verb::paused(pause.clone()) => {}
+                    }
                 }
             }
         }
@@ -157,13 +164,14 @@ impl Trouble {
 /// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
 fn admission(
     settings: watch::Receiver<guard::Settings>,
+    pause: watch::Receiver<Pause>,
     look: Arc<Look>,
     sights: watch::Receiver<Option<Arc<Sight>>>,
 ) -> Box<Admit> {
     Box::new(move |isolation, all, holds, now| {
         let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
-        let settings = settings.borrow().clone();
-        admit(&sight, &look, isolation, all, (holds, &settings, now))
+        let (settings, pause) = (settings.borrow().clone(), pause.borrow().clone());
+        admit(&sight, &look, isolation, all, (holds, &pause, &settings, now))
     })
 }
 
@@ -179,7 +187,7 @@ fn admit(
     look: &Arc<Look>,
     isolation: &Isolation,
     all: &[Isolation],
-    (holds, settings, now): (&BTreeMap<Zone, OperatorHold>, &guard::Settings, Timestamp),
+    (holds, pause, settings, now): (&BTreeMap<Zone, OperatorHold>, &Pause, &guard::Settings, Timestamp),
 ) -> Result<Vec<&'static str>, HoldReason> {
     let cluster = look();
     let situation = Situation {
@@ -188,6 +196,7 @@ fn admit(
         cluster: cluster.as_ref().ok(),
         isolations: all,
         holds,
+        pause,
         leads: true,
         acts: true,
     };

@@ -2,27 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::ledger::{IllegalTransition, StepEvent};
 use super::plan::{self, Next};
 use super::unrecorded::Unrecorded;
-use super::words;
-use crate::domain::isolation::{OperatorHold, Receipt, Share, StepEntry, StepName};
+use super::{verb, words};
+use crate::domain::isolation::{OperatorHold, StepEntry, StepName};
 use crate::domain::record::StepRecord;
-use crate::domain::{Admission, Event, HoldReason, Isolation, Origin, Record, StepState, Zone};
-use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
+use crate::domain::{Admission, Event, HoldReason, Isolation, Origin, Pause, Record, StepState, Zone};
+use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StoreError};
 
 /// Between two looks at a step that is as wanted, unless something disturbs it.
 const KEEP_EVERY: SignedDuration = SignedDuration::from_secs(5);
-/// Steps bound their own calls; this bounds what they forgot.
-const LONGEST_VERB: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Error)]
 pub enum AdvanceError {
@@ -64,6 +62,7 @@ pub struct Executor {
     admit: Box<Admit>,
     /// Asked before each verb and each admission.
     leads: Box<Leads>,
+    pause: watch::Receiver<Pause>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     busy: BTreeSet<(String, StepName)>,
     kept_at: BTreeMap<(String, StepName), Timestamp>,
@@ -88,7 +87,15 @@ impl Executor {
         let (running, busy) = (FuturesUnordered::new(), BTreeSet::new());
         let (kept_at, unsettled_at) = (BTreeMap::new(), BTreeMap::new());
         let (said, held) = (BTreeSet::new(), BTreeSet::new());
-        Self { steps, store, audit, admit, leads, running, busy, kept_at, unsettled_at, said, held, active: Vec::new() }
+        let (_, pause) = watch::channel(Pause::Off);
+        let active = Vec::new();
+        Self { steps, store, audit, admit, leads, pause, running, busy, kept_at, unsettled_at, said, held, active }
+    }
+
+    /// Lets a person pause it.
+    #[must_use]
+    pub fn pausable(self, pause: watch::Receiver<Pause>) -> Self {
+        Self { pause, ..self }
     }
 
     /// One whose requests were all admitted before.
@@ -246,6 +253,9 @@ impl Executor {
         if isolation.admitted_at().is_none() && !self.admitted(isolation, all, now).await? {
             return Ok(());
         }
+        if self.paused(isolation, now).await? {
+            return Ok(());
+        }
         let returning = isolation.returning(now);
         let mut unrecorded = Unrecorded::new(returning);
         if returning && isolation.returning_since.is_none() {
@@ -278,6 +288,16 @@ impl Executor {
         self.finish(isolation, (&steps, returning), &mut unrecorded, now).await?;
         held?;
         unrecorded.end()
+    }
+
+    /// Whether it stays as it is. That it should have ended is said.
+    async fn paused(&mut self, isolation: &Isolation, now: Timestamp) -> Result<bool, AuditError> {
+        let pause = self.pause.borrow().clone();
+        let stops = pause.stops(isolation, now);
+        if stops && (isolation.expired(now) || isolation.returning(now)) {
+            self.say(isolation, words::overdue(isolation.zone(), &pause, now)).await?;
+        }
+        Ok(stops)
     }
 
     fn wanted_steps(&self, isolation: &Isolation) -> Vec<Arc<dyn IsolationStep>> {
@@ -404,21 +424,10 @@ impl Executor {
         let (step, receipt) = (Arc::clone(step), entry.receipt.clone().unwrap_or_default());
         let after_failure = entry.failures > 0;
         let zone = isolation.zone().clone();
+        let pause = isolation.restore_requested_at.is_none().then(|| self.pause.clone());
         self.running.push(Box::pin(async move {
-            let verb = async {
-                match next {
-                    Next::Capture => step.capture(&zone).await.map(StepEvent::Captured),
-                    Next::Apply(share) => step.apply(&zone, &receipt, share).await.map(|()| StepEvent::Applied(share)),
-                    Next::Keep(share) => keep(step.as_ref(), &zone, &receipt, share).await.map(StepEvent::Kept),
-                    Next::Confirm(share) => {
-                        step.confirm(&zone, &receipt, share).await.map(|()| StepEvent::Confirmed(share))
-                    }
-                    Next::Nothing | Next::Close => Ok(StepEvent::NothingToUndo),
-                }
-            };
-            let late = || StepError::soon(format!("it took more than {} s", LONGEST_VERB.as_secs()));
-            let event = tokio::time::timeout(LONGEST_VERB, verb).await.unwrap_or_else(|_| Err(late()));
-            Done { episode: key.0, step: key.1, event: event.unwrap_or_else(StepEvent::Failed), after_failure }
+            let event = verb::run(step.as_ref(), &zone, &receipt, next, pause).await;
+            Done { episode: key.0, step: key.1, event, after_failure }
         }));
     }
 
@@ -454,18 +463,6 @@ impl Executor {
         }
         Ok(self.save(isolation).await?)
     }
-}
-
-/// Mends what is not as it was applied. Says what that was.
-async fn keep(
-    step: &dyn IsolationStep,
-    zone: &Zone,
-    receipt: &Receipt,
-    share: Share,
-) -> Result<Vec<String>, StepError> {
-    let drift = step.drift(zone, receipt, share).await?;
-    step.apply(zone, receipt, share).await?;
-    Ok(drift)
 }
 
 /// Steps that began and are not configured any more: nobody can undo them but a person. One that never began has nothing to

@@ -12,6 +12,7 @@ pub mod steps;
 mod store;
 mod sweep;
 mod unrecorded;
+mod verb;
 mod words;
 
 pub use controller::{Controller, unseen};

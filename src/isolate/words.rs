@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::domain::isolation::StepName;
 use crate::domain::record::StepRecord;
-use crate::domain::{Event, Isolation, Origin, Record, StepState, Zone};
+use crate::domain::{Event, Isolation, Origin, Pause, Record, StepState, Zone};
 
 pub(super) fn why_returning(isolation: &Isolation) -> String {
     if isolation.restore_requested_at.is_some() {
@@ -57,4 +57,11 @@ pub(super) fn step(zone: &Zone, change: StepRecord, now: Timestamp) -> Record {
 
 pub(super) fn mended(zone: &Zone, step: &StepName, mended: &[String], now: Timestamp) -> Record {
     Record::new(now, Event::Mended, format!("{step}: {}", mended.join("; "))).zone(zone)
+}
+
+pub(super) fn overdue(zone: &Zone, pause: &Pause, now: Timestamp) -> Record {
+    let message = format!(
+        "{zone} is due to be given back, and stays as it is, as {pause}. `zoneward restore {zone}` gives it back all the same"
+    );
+    Record::new(now, Event::Paused, message).zone(zone)
 }

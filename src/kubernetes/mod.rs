@@ -1,9 +1,11 @@
 //! The Kubernetes API: the client, what of the cluster is watched, and the marks that zoneward leaves on objects.
 
 pub mod istiod;
+mod pause;
 mod view;
 mod watch;
 
+pub use pause::{PAUSE_NAME, PAUSE_REASON, PAUSE_UNTIL, read_pause, watch_pause};
 pub use view::tainted;
 pub use watch::{ClusterWatch, NOT_YET, list, notice, read};
 

@@ -41,16 +41,14 @@ pub struct ClusterWatch {
 impl ClusterWatch {
     /// Watches until stopped.
     pub fn start(client: &Client, settings: &Settings, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let health = Arc::new(Health::default());
-        let (sender, changes) = watch::channel(0);
-        let edges = Edges { health: Arc::clone(&health), changed: Arc::new(sender), stop: stop.clone() };
+        let (edges, changes) = Edges::new(stop);
         Self {
-            nodes: keep(client, "nodes", tasks, edges.clone()),
-            pods: keep(client, "pods", tasks, edges.clone()),
-            services: keep(client, "services", tasks, edges.clone()),
-            namespaces: keep(client, "namespaces", tasks, edges),
+            nodes: keep_all(client, "nodes", tasks, &edges),
+            pods: keep_all(client, "pods", tasks, &edges),
+            services: keep_all(client, "services", tasks, &edges),
+            namespaces: keep_all(client, "namespaces", tasks, &edges),
             settings: settings.clone(),
-            health,
+            health: edges.health,
             changes,
         }
     }
@@ -96,25 +94,43 @@ where
     }
 }
 
+/// What watches that belong together share.
 #[derive(Clone)]
-struct Edges {
-    health: Arc<Health>,
+pub(super) struct Edges {
+    pub health: Arc<Health>,
     changed: Arc<watch::Sender<u64>>,
     stop: CancellationToken,
 }
 
-fn keep<K>(client: &Client, kind: &'static str, tasks: &TaskTracker, edges: Edges) -> Store<K>
+impl Edges {
+    pub fn new(stop: &CancellationToken) -> (Self, watch::Receiver<u64>) {
+        let (sender, changes) = watch::channel(0);
+        (Self { health: Arc::default(), changed: Arc::new(sender), stop: stop.clone() }, changes)
+    }
+}
+
+fn keep_all<K>(client: &Client, kind: &'static str, tasks: &TaskTracker, edges: &Edges) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    keep(Api::all(client.clone()), watcher::Config::default(), kind, tasks, edges.clone())
+}
+
+pub(super) fn keep<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    kind: &'static str,
+    tasks: &TaskTracker,
+    edges: Edges,
+) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (store, writer): (Store<K>, Writer<K>) = reflector::store();
     edges.health.expect(kind);
-    let api: Api<K> = Api::all(client.clone());
     tasks.spawn(async move {
-        let events = watcher(api, watcher::Config::default())
-            .modify(|object| object.managed_fields_mut().clear())
-            .default_backoff()
-            .reflect(writer);
+        let events =
+            watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().reflect(writer);
         let events = events.take_until(edges.stop.clone().cancelled_owned());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -167,7 +183,7 @@ fn error_of(error: &watcher::Error) -> String {
 
 /// How each watch fares.
 #[derive(Debug, Default)]
-struct Health(Mutex<BTreeMap<&'static str, Fare>>);
+pub(super) struct Health(Mutex<BTreeMap<&'static str, Fare>>);
 
 #[derive(Debug, Default)]
 struct Fare {
@@ -205,7 +221,7 @@ impl Health {
         });
     }
 
-    fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         let stale = |failing: &Option<(Instant, Instant, String)>| {
             let (first, last, why) = failing.as_ref()?;
             let goes_on = last.elapsed() < FORGIVEN_AFTER && first.elapsed() >= STALE_AFTER;

@@ -112,6 +112,7 @@ fn severity(record: &Record) -> EventType {
         | Event::Refused
         | Event::Ineffective
         | Event::ConfigurationRefused
+        | Event::Paused
         | Event::Reclassified
         | Event::RolledBack
         | Event::Relapsed
@@ -122,6 +123,7 @@ fn severity(record: &Record) -> EventType {
         Event::Started
         | Event::Stopped
         | Event::ConfigurationChanged
+        | Event::Resumed
         | Event::Admitted
         | Event::Clear
         | Event::Observed

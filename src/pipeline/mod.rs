@@ -15,7 +15,7 @@ use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
     Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
-    Origin, Record, Request, ServiceId, Share, Sight, Snapshot, Zone,
+    Origin, Pause, Record, Request, ServiceId, Share, Sight, Snapshot, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -98,6 +98,7 @@ pub struct Pipeline {
     audit: Arc<dyn AuditSink>,
     /// Whether this replica is the one that acts.
     leads: bool,
+    pause: Pause,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
@@ -110,7 +111,8 @@ impl Pipeline {
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
         let (standings, gaps, figures) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { settings, history, standings, gaps, figures, store, audit, leads: true, sight: Arc::default() }
+        let (pause, sight) = (Pause::Off, Arc::default());
+        Self { settings, history, standings, gaps, figures, store, audit, leads: true, pause, sight }
     }
 
     pub const fn history(&self) -> &History {
@@ -136,6 +138,11 @@ impl Pipeline {
     /// Says whether this replica is the one that acts.
     pub const fn lead(&mut self, leads: bool) {
         self.leads = leads;
+    }
+
+    /// Says whether a person has paused it.
+    pub fn pause(&mut self, pause: Pause) {
+        self.pause = pause;
     }
 
     fn acts(&self) -> bool {
@@ -176,8 +183,12 @@ impl Pipeline {
         }
         self.note_effect(snapshot, &mut isolations).await?;
         self.remember_figures(snapshot, &isolations);
-        self.roll_back(snapshot, &mut isolations, now).await?;
-        self.recover(observer, &sight, &mut isolations, now).await?;
+        if !self.pause.is_on() {
+            self.roll_back(snapshot, &mut isolations, now).await?;
+        }
+        if self.pause.is_off() {
+            self.recover(observer, &sight, &mut isolations, now).await?;
+        }
         self.note_adopted(snapshot.time).await?;
         stored?;
         self.reclassify(&sight, &mut isolations, now).await?;
@@ -220,6 +231,7 @@ impl Pipeline {
             | HoldReason::AlreadyIsolated
             | HoldReason::StaleData { .. } => false,
             HoldReason::NotLeader
+            | HoldReason::Paused { .. }
             | HoldReason::OperatorHold { .. }
             | HoldReason::Invalid { .. }
             | HoldReason::UnseenCluster
@@ -275,6 +287,7 @@ impl Pipeline {
             cluster: snapshot.cluster.as_ref(),
             isolations: &isolations,
             holds,
+            pause: &self.pause,
             leads: self.leads,
             acts: self.settings.mode != Mode::Observe,
         };
@@ -341,7 +354,8 @@ impl Pipeline {
             isolation.spec.origin == Origin::Detector
                 && began.is_some_and(|at| now.duration_since(at) <= RECLASSIFIED_WITHIN)
         };
-        let Some(isolation) = isolations.iter_mut().find(recent).filter(|_| self.leads) else { return Ok(()) };
+        let acts = self.leads && !self.pause.is_on();
+        let Some(isolation) = isolations.iter_mut().find(recent).filter(|_| acts) else { return Ok(()) };
         let zone = &isolation.zone().clone();
         // More load alone makes the others a little slower: only what is about as bad is the same fault.
         let Some(standing) = self.standings.get(zone) else { return Ok(()) };

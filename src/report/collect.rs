@@ -98,6 +98,8 @@ impl Collector {
             | Event::Stopped
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused
+            | Event::Paused
+            | Event::Resumed
             | Event::Reclassified
             | Event::RolledBack
             | Event::Recovering
