@@ -45,6 +45,9 @@ pub(super) struct ApproveArguments {
     #[command(flatten)]
     config: ConfigArguments,
     zone: String,
+    /// A guardrail that need not pass, such as blocked-window; may be given several times
+    #[arg(long = "override", value_name = "GUARDRAIL", value_parser = guardrail)]
+    overrides: Vec<String>,
 }
 
 fn period(text: &str) -> Result<Period, String> {
@@ -116,7 +119,9 @@ pub(super) async fn approve(arguments: ApproveArguments) -> anyhow::Result<Outco
     if known.spec.approved {
         render::line(&format!("{zone}: approved already"));
     } else {
-        let patch = json!({"metadata": {"uid": known.metadata.uid}, "spec": {"approved": true}});
+        let overrides = [known.spec.overrides.clone(), arguments.overrides].concat();
+        let patch =
+            json!({"metadata": {"uid": known.metadata.uid}, "spec": {"approved": true, "overrides": overrides}});
         bounded(remote.isolations.patch(zone, &PatchParams::default(), &Patch::Merge(&patch)))
             .await
             .map_err(|error| api_error("the ZoneIsolation can't be approved", &error))?;

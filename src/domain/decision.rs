@@ -82,6 +82,11 @@ pub enum HoldReason {
         since: Timestamp,
         why: String,
     },
+    /// A window in which nothing is isolated automatically.
+    BlockedWindow {
+        until: Timestamp,
+        why: String,
+    },
     /// It can't be done as it was asked for.
     Invalid {
         why: String,
@@ -157,6 +162,7 @@ impl HoldReason {
             Self::NotApproved => "not_approved",
             Self::Paused { .. } => "paused",
             Self::OperatorHold { .. } => "operator_hold",
+            Self::BlockedWindow { .. } => "blocked_window",
             Self::Invalid { .. } => "invalid",
             Self::UnseenCluster => "unseen_cluster",
             Self::UnknownZone { .. } => "unknown_zone",
@@ -188,6 +194,9 @@ impl fmt::Display for HoldReason {
             Self::UnseenCluster => write!(f, "the cluster can't be seen, so nothing is done to it"),
             Self::NotApproved => write!(f, "a person has to approve it"),
             Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since:.0}: {why}"),
+            Self::BlockedWindow { until, why } => {
+                write!(f, "nothing is isolated automatically until {until:.0}: {why} (guard.blocked_windows)")
+            }
             Self::Paused { why } => write!(f, "{why}; `zoneward resume` ends a pause"),
             Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {

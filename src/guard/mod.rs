@@ -2,8 +2,10 @@
 
 mod headroom;
 mod settings;
+mod window;
 
 pub use settings::Settings;
+pub use window::BlockedWindow;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +64,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 16] = [
+const GUARDRAILS: [Guardrail; 17] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("paused", paused),
@@ -71,6 +73,7 @@ const GUARDRAILS: [Guardrail; 16] = [
     advised("stale_data", stale_data),
     promised("no_fault", no_fault),
     promised("operator_hold", operator_hold),
+    advised("blocked_window", blocked_window),
     advised("regional_fault", regional_fault),
     promised("another_zone_isolated", another_zone_isolated),
     promised("zones_out_by_others", zones_out_by_others),
@@ -200,6 +203,16 @@ fn operator_hold(situation: &Situation<'_>, request: &Request, _: &Settings, _: 
         }
         Some(_) | None => Outcome::Passed,
     }
+}
+
+/// Concerns what no person asked for. Of several windows the one that ends last is named.
+fn blocked_window(_: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
+    if request.origin == Origin::Operator {
+        return Outcome::Passed;
+    }
+    let open = settings.blocked_windows.iter().filter_map(|window| Some((window.ends(now)?, &window.why)));
+    open.max_by_key(|(end, _)| *end)
+        .map_or(Outcome::Passed, |(until, why)| Outcome::Held(HoldReason::BlockedWindow { until, why: why.clone() }))
 }
 
 fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::window::BlockedWindow;
 use crate::domain::{Factor, Period};
+
+/// More windows than people remember.
+const MOST_WINDOWS: usize = 64;
 
 /// The section `guard`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +18,7 @@ pub struct Settings {
     pub cool_down: Period,
     pub max_isolations_per_day: u32,
     pub max_load_growth: Factor,
+    pub blocked_windows: Vec<BlockedWindow>,
 }
 
 impl Default for Settings {
@@ -25,6 +30,7 @@ impl Default for Settings {
             cool_down: Period::from_mins(15),
             max_isolations_per_day: 3,
             max_load_growth: Factor::new(2.5),
+            blocked_windows: Vec::new(),
         }
     }
 }
@@ -46,6 +52,9 @@ impl Settings {
             if period > Period::from_hours(24) {
                 problems.push((key, format!("{period} is above 24h")));
             }
+        }
+        if self.blocked_windows.len() > MOST_WINDOWS {
+            problems.push(("blocked_windows", format!("{} are more than {MOST_WINDOWS}", self.blocked_windows.len())));
         }
         problems
     }

@@ -406,3 +406,21 @@ fn a_pause_holds_everybody_and_so_does_one_that_cannot_be_read() {
     world.pause = Pause::Off;
     assert_eq!(world.held(), "admitted");
 }
+
+#[test]
+fn a_blocked_window_holds_the_detector_unless_a_person_says_otherwise() {
+    let mut world = World::new();
+    // 2027-01-15 at 08:00 UTC is a Friday.
+    let windows = r#"[{"days": ["fri"], "from": "15:30", "to": "16:30", "time_zone": "Asia/Shanghai", "why": "release"},
+        {"from": "07:00", "to": "09:00", "why": "opening of the market"}]"#;
+    world.settings.blocked_windows = serde_json::from_str(windows).unwrap();
+    let held = world.admit(0).unwrap_err();
+    assert_eq!(held.as_str(), "blocked_window");
+    assert!(held.to_string().contains("until 2027-01-15T09:00:00Z: opening of the market"), "{held}");
+    assert_eq!(world.admit(3_600).unwrap_err().as_str(), "stale_data", "the window is over");
+    world.request.overrides = ["blocked_window".to_owned()].into();
+    assert_eq!(world.held(), "admitted");
+    world.request.overrides.clear();
+    world.request.origin = Origin::Operator;
+    assert_eq!(world.held(), "admitted", "a person knows what time it is");
+}

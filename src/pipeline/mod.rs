@@ -233,6 +233,7 @@ impl Pipeline {
             HoldReason::NotLeader
             | HoldReason::Paused { .. }
             | HoldReason::OperatorHold { .. }
+            | HoldReason::BlockedWindow { .. }
             | HoldReason::Invalid { .. }
             | HoldReason::UnseenCluster
             | HoldReason::UnknownZone { .. }

@@ -53,3 +53,10 @@ async fn a_pause_until_it_ends() {
     };
     assert_eq!(story(guard::Settings::default(), pause).await, (vec!["paused".to_owned()], Some(6)));
 }
+
+#[tokio::test]
+async fn a_blocked_window_until_it_ends() {
+    let window = r#"[{"from": "23:00", "to": "00:06", "why": "batches"}]"#;
+    let settings = guard::Settings { blocked_windows: serde_json::from_str(window).unwrap(), ..Default::default() };
+    assert_eq!(story(settings, |_, _| {}).await, (vec!["blocked_window".to_owned()], Some(6)));
+}
