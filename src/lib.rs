@@ -25,6 +25,8 @@ pub mod kubernetes;
 
 pub mod alibaba;
 
+pub mod alertmanager;
+
 pub mod observe;
 
 pub mod detect;

@@ -5,7 +5,7 @@
 # Needs no root and leaves the system as it is: apt works in folders of its own, with the system's mirrors and proxies.
 set -euo pipefail
 
-names='prometheus-2 promtool prometheus-3 victoria-metrics named dig kube istiod envoy'
+names='prometheus-2 promtool prometheus-3 alertmanager victoria-metrics named dig kube istiod envoy'
 
 # What named and dig load, but for libc: a system's own may be missing, or of another release.
 bind_libraries='bind9-libs libcap2 libcom-err2 libfstrm0 libgcc-s1 libgcrypt20 libgpg-error0 libgssapi-krb5-2 libicu72
@@ -48,6 +48,7 @@ Missing or outdated in $folder:$(missing)
 By hand: put executables of these names into a folder, and set ZONEWARD_PARTS to that folder.
   prometheus-2, promtool  Prometheus 2.42, from https://github.com/prometheus/prometheus/releases
   prometheus-3            Prometheus 3.x, from the same page
+  alertmanager            Alertmanager 0.25, from https://github.com/prometheus/alertmanager/releases
   victoria-metrics        single-node, from https://github.com/VictoriaMetrics/VictoriaMetrics/releases
   named, dig              BIND 9.18, from the system's packages or https://www.isc.org/download
   kube, istiod            what this script builds where there is Go 1.26 or later, from https://go.dev/dl
@@ -119,6 +120,14 @@ unpack() { # DISTRIBUTION PACKAGE EXECUTABLE
   cp -l "$work/$1/$2/usr/bin/$3" "$work/$name"
 }
 
+# Debian's build looks for its templates in /usr/share; this one, where it runs.
+unpack_alertmanager() {
+  fetch bookworm prometheus-alertmanager
+  LC_ALL=C sed "s#/usr/share/prometheus/alertmanager#$(printf './%.0s' {1..17})#g" \
+    "$work/bookworm/prometheus-alertmanager/usr/bin/prometheus-alertmanager" >"$work/$name"
+  chmod +x "$work/$name"
+}
+
 unpack_bind() { # EXECUTABLE
   # shellcheck disable=SC2086 # a list
   fetch bookworm bind9 bind9-dnsutils $bind_libraries
@@ -159,6 +168,7 @@ for name in $(missing); do
     prometheus-2) unpack bookworm prometheus prometheus ;;
     promtool) unpack bookworm prometheus promtool ;;
     prometheus-3) unpack sid prometheus prometheus ;;
+    alertmanager) unpack_alertmanager ;;
     victoria-metrics) unpack bookworm victoria-metrics victoria-metrics ;;
     named) unpack_bind sbin/named; says_version=-v ;;
     dig) unpack_bind bin/dig; says_version=-v ;;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
 use zoneward::decide;
-use zoneward::domain::{Decision, Event, Mode, Pause, Record, Sight, Zone};
+use zoneward::domain::{Decision, Event, Mode, Pause, Record, Sight, Silences, Zone};
 use zoneward::guard::{self, Situation};
 use zoneward::isolate::{Executor, MemoryStore};
 use zoneward::pipeline::{self, Pipeline};
@@ -121,6 +121,7 @@ impl Trips {
             isolations: &[],
             holds: &none,
             pause: &Pause::Off,
+            silences: &Silences::default(),
             leads: true,
             acts: false,
         };

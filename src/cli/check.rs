@@ -149,6 +149,7 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
         Ok(inspection) => inspection,
         Err(error) => {
             let mut findings = vec![Finding::new(Level::Problem, "prometheus", error.to_string())];
+            findings.extend(alertmanager(settings).await);
             findings.extend(check_cluster::connect(settings, &BTreeSet::new()).await);
             return Ok(findings);
         }
@@ -174,9 +175,25 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
         copies => Finding::new(Level::Problem, "completeness", format!("each target is stored {copies} times"))
             .hint("query a de-duplicating endpoint, or add the replica's label to prometheus.matchers"),
     });
+    findings.extend(alertmanager(settings).await);
     let named = inspection.zones.iter().map(|(zone, _)| zone.clone()).filter(|z| !z.is_empty() && z != "unknown");
     findings.extend(check_cluster::connect(settings, &named.collect()).await);
     Ok(findings)
+}
+
+/// Isolating works without.
+async fn alertmanager(settings: &Settings) -> Option<Finding> {
+    let asked = settings.guard.silences.as_ref()?;
+    let what = "guard.silences";
+    Some(match crate::alertmanager::read(asked, super::now).await {
+        Ok(silences) => {
+            let found =
+                format!("{} answers; silences that name zones: {}", asked.alertmanager, silences.of_zones.len());
+            Finding::new(Level::Ok, what, found)
+        }
+        Err(error) => Finding::new(Level::Warning, what, error.to_string())
+            .hint("planned maintenance holds no isolation until it answers"),
+    })
 }
 
 fn metrics(inspection: &Inspection) -> Vec<Finding> {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{ClusterView, Isolation, Mode, Pause, Sight, Zone};
+use crate::domain::{ClusterView, Isolation, Mode, Pause, Sight, Silences, Zone};
 use crate::guard;
 use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, KubernetesStore};
@@ -111,6 +111,7 @@ impl Eyes {
         &self,
         settings: &Settings,
         audit: Arc<dyn AuditSink>,
+        silences: watch::Receiver<Silences>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<Hands> {
@@ -134,6 +135,7 @@ impl Eyes {
             audit,
             guard: seen_guard,
             pause: pause.clone(),
+            silences,
             look,
             shown,
             sights: seen,

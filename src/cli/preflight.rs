@@ -7,7 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::remote::{Remote, judge};
+use super::remote::{Remote, judge, silences};
 use super::{ConfigArguments, Outcome, Output, render};
 use crate::domain::{ClusterView, Isolation, IsolationSpec, OperatorHold, Origin, Request, Share, StepName, Zone};
 use crate::guard::{self, Situation};
@@ -85,6 +85,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
     let isolations: Vec<Isolation> = store.list().await.context("ZoneIsolations")?;
     let holds: BTreeMap<Zone, OperatorHold> = store.holds().await.context("Zones")?;
     let pause = read_pause(&remote.client, now).await;
+    let silences = silences(&remote.settings).await;
     let sight = judge(&remote.settings, &cluster, now).await?;
     let situation = Situation {
         snapshot: &sight.snapshot,
@@ -93,6 +94,7 @@ pub(super) async fn examine(remote: &Remote, spec: &IsolationSpec, now: Timestam
         isolations: &isolations,
         holds: &holds,
         pause: &pause,
+        silences: &silences,
         leads: true,
         acts: true,
     };

@@ -9,7 +9,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 
 use super::{ConfigArguments, render};
-use crate::domain::{ClusterView, CycleLength, Mode, Sight};
+use crate::alertmanager;
+use crate::domain::{ClusterView, CycleLength, Mode, Sight, Silences};
 use crate::isolate::resource::{Condition, ZoneIsolation, ZoneIsolationStatus};
 use crate::isolate::{MemoryStore, unseen};
 use crate::kubernetes::{self, bounded, explain, status_code};
@@ -209,6 +210,15 @@ pub(super) fn api_error(what: &str, error: &kube::Error) -> anyhow::Error {
         _ => "",
     };
     anyhow::anyhow!("{what}: {}{hint}", explain(error))
+}
+
+/// Planned maintenance, as far as it can be asked for.
+pub(super) async fn silences(settings: &Settings) -> Silences {
+    let Some(asked) = &settings.guard.silences else { return Silences::default() };
+    alertmanager::read(asked, super::now).await.unwrap_or_else(|error| {
+        render::note(&format!("warning: planned maintenance is not known: {error}"));
+        Silences::default()
+    })
 }
 
 /// The judgement on the newest cycle, as the daemon would make it now. Without metrics it says so.

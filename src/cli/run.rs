@@ -18,8 +18,9 @@ use tokio_util::task::TaskTracker;
 use super::cluster::{self, Hands};
 use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
+use crate::alertmanager;
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Pause, Record, Snapshot, Zone};
+use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Pause, Record, Silences, Snapshot, Zone};
 use crate::isolate::{Executor, MemoryStore};
 use crate::kubernetes;
 use crate::observe::{PrometheusObserver, ZoneFrom};
@@ -94,9 +95,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     ))
     .await?;
 
+    let silences = alertmanager::watch(settings.guard.silences.as_ref(), super::now, &tasks, &stop);
     let mut hands = match settings.mode {
         Mode::Observe => None,
-        Mode::Recommend | Mode::Enforce => Some(eyes.hands(&settings, sink.clone(), &tasks, &stop)?),
+        Mode::Recommend | Mode::Enforce => {
+            Some(eyes.hands(&settings, sink.clone(), silences.clone(), &tasks, &stop)?)
+        }
     };
     if let Some(hands) = &hands {
         let _only_here = status.isolations.set(hands.isolations.clone());
@@ -121,6 +125,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         measured_at: None,
         mesh: (0, 0),
         pause: Pause::Off,
+        silences,
     };
     let acting = executor.is_some();
     let result = tokio::select! {
@@ -162,6 +167,7 @@ struct Daemon {
     mesh: (usize, usize),
     /// What was last said of a pause.
     pause: Pause,
+    silences: watch::Receiver<Silences>,
 }
 
 impl Daemon {
@@ -298,6 +304,7 @@ impl Daemon {
             newest.cluster = view;
         }
         pipeline.lead(self.hands.as_ref().is_none_or(Hands::lead));
+        pipeline.silence(self.silences.borrow().clone());
         self.note_pause(pipeline, due).await?;
         for snapshot in &snapshots {
             self.judge(pipeline, snapshot, due).await?;

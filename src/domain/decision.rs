@@ -87,6 +87,13 @@ pub enum HoldReason {
         until: Timestamp,
         why: String,
     },
+    /// Somebody works on the zone, as a silence of an Alertmanager tells.
+    PlannedMaintenance {
+        silence: String,
+        by: String,
+        until: Timestamp,
+        why: String,
+    },
     /// It can't be done as it was asked for.
     Invalid {
         why: String,
@@ -163,6 +170,7 @@ impl HoldReason {
             Self::Paused { .. } => "paused",
             Self::OperatorHold { .. } => "operator_hold",
             Self::BlockedWindow { .. } => "blocked_window",
+            Self::PlannedMaintenance { .. } => "planned_maintenance",
             Self::Invalid { .. } => "invalid",
             Self::UnseenCluster => "unseen_cluster",
             Self::UnknownZone { .. } => "unknown_zone",
@@ -197,6 +205,10 @@ impl fmt::Display for HoldReason {
             Self::BlockedWindow { until, why } => {
                 write!(f, "nothing is isolated automatically until {until:.0}: {why} (guard.blocked_windows)")
             }
+            Self::PlannedMaintenance { silence, by, until, why } => write!(
+                f,
+                "it is silenced until {until:.0} by {by}: {why} (silence {silence} of the Alertmanager of guard.silences)"
+            ),
             Self::Paused { why } => write!(f, "{why}; `zoneward resume` ends a pause"),
             Self::Invalid { why } | Self::UnknownZone { why } | Self::Refused { why, .. } => write!(f, "{why}"),
             Self::NotYetPersistent { lasted, needed } => {

@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod record;
 pub mod recovery;
 pub mod service;
+pub mod silence;
 pub mod verdict;
 pub mod zone;
 
@@ -25,5 +26,6 @@ pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};
 pub use recovery::{Probes, Recovery, ReturnMode, Stage};
 pub use service::{ServiceOverride, ServiceSettings, Services};
+pub use silence::{Silence, Silences};
 pub use verdict::{Assessment, Evidence, Finding, Sight, Signal, Vantage, Verdict};
 pub use zone::{ServiceId, ServicePattern, Zone};

@@ -4,7 +4,7 @@ mod headroom;
 mod settings;
 mod window;
 
-pub use settings::Settings;
+pub use settings::{Settings, SilencesSettings};
 pub use window::BlockedWindow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
     Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Pause, Request,
-    ServiceId, Snapshot, Verdict, Zone,
+    ServiceId, Silences, Snapshot, Verdict, Zone,
 };
+
+/// Silences that were seen longer ago may lack the newest.
+const SILENCES_STALE_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
 /// What guardrails look at.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,7 @@ pub struct Situation<'a> {
     pub isolations: &'a [Isolation],
     pub holds: &'a BTreeMap<Zone, OperatorHold>,
     pub pause: &'a Pause,
+    pub silences: &'a Silences,
     /// Whether this replica is the one that acts.
     pub leads: bool,
     /// Whether what passes is done, and not rehearsed only.
@@ -64,7 +68,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 17] = [
+const GUARDRAILS: [Guardrail; 18] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("paused", paused),
@@ -74,6 +78,7 @@ const GUARDRAILS: [Guardrail; 17] = [
     promised("no_fault", no_fault),
     promised("operator_hold", operator_hold),
     advised("blocked_window", blocked_window),
+    advised("planned_maintenance", planned_maintenance),
     advised("regional_fault", regional_fault),
     promised("another_zone_isolated", another_zone_isolated),
     promised("zones_out_by_others", zones_out_by_others),
@@ -213,6 +218,23 @@ fn blocked_window(_: &Situation<'_>, request: &Request, settings: &Settings, now
     let open = settings.blocked_windows.iter().filter_map(|window| Some((window.ends(now)?, &window.why)));
     open.max_by_key(|(end, _)| *end)
         .map_or(Outcome::Passed, |(until, why)| Outcome::Held(HoldReason::BlockedWindow { until, why: why.clone() }))
+}
+
+/// Concerns what no person asked for. A silence that was seen lasts until its end, even if it can't be seen any more.
+fn planned_maintenance(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
+    if request.origin == Origin::Operator || settings.silences.is_none() {
+        return Outcome::Passed;
+    }
+    if let Some(silence) = situation.silences.of(&request.zone, now) {
+        return Outcome::Held(HoldReason::PlannedMaintenance {
+            silence: silence.id.clone(),
+            by: silence.by.clone(),
+            until: silence.ends_at,
+            why: silence.why.clone(),
+        });
+    }
+    let fresh = situation.silences.seen_at.is_some_and(|at| now.duration_since(at) <= SILENCES_STALE_AFTER);
+    if fresh { Outcome::Passed } else { Outcome::NotEvaluated }
 }
 
 fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {

@@ -1,5 +1,7 @@
 //! The limits of what may be done.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::window::BlockedWindow;
@@ -19,6 +21,53 @@ pub struct Settings {
     pub max_isolations_per_day: u32,
     pub max_load_growth: Factor,
     pub blocked_windows: Vec<BlockedWindow>,
+    pub silences: Option<SilencesSettings>,
+}
+
+/// Where planned maintenance is announced, and how zones are named there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilencesSettings {
+    pub alertmanager: String,
+    #[serde(default = "zone_label")]
+    pub zone_label: String,
+    #[serde(default)]
+    pub bearer_token_file: Option<PathBuf>,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "timeout")]
+    pub timeout: Period,
+}
+
+fn zone_label() -> String {
+    "zone".to_owned()
+}
+
+const fn timeout() -> Period {
+    Period::from_secs(5)
+}
+
+impl SilencesSettings {
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let host = self.alertmanager.strip_prefix("http://").or_else(|| self.alertmanager.strip_prefix("https://"));
+        if host.is_none_or(|host| host.trim_matches('/').is_empty()) {
+            let problem = format!("`{}` is not an http:// or https:// address", self.alertmanager);
+            problems.push(("silences.alertmanager", problem));
+        } else if host.is_some_and(|host| host.split('/').next().is_some_and(|host| host.contains('@'))) {
+            let problem = "holds a name or a password, which would be logged: use bearer_token_file";
+            problems.push(("silences.alertmanager", problem.to_owned()));
+        }
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let legal = self.zone_label.chars().all(letter) && !self.zone_label.starts_with(|c: char| c.is_ascii_digit());
+        if self.zone_label.is_empty() || !legal {
+            problems.push(("silences.zone_label", format!("`{}` is not a label name", self.zone_label)));
+        }
+        if self.timeout < Period::from_secs(1) || self.timeout > Period::from_mins(1) {
+            problems.push(("silences.timeout", format!("{} is outside 1s to 1m", self.timeout)));
+        }
+        problems
+    }
 }
 
 impl Default for Settings {
@@ -31,6 +80,7 @@ impl Default for Settings {
             max_isolations_per_day: 3,
             max_load_growth: Factor::new(2.5),
             blocked_windows: Vec::new(),
+            silences: None,
         }
     }
 }
@@ -53,6 +103,7 @@ impl Settings {
                 problems.push((key, format!("{period} is above 24h")));
             }
         }
+        problems.extend(self.silences.iter().flat_map(SilencesSettings::problems));
         if self.blocked_windows.len() > MOST_WINDOWS {
             problems.push(("blocked_windows", format!("{} are more than {MOST_WINDOWS}", self.blocked_windows.len())));
         }

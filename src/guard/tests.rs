@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::domain::cluster::{Draining, Node, Pod, PodId, Service};
+use crate::domain::silence::{Silence, SilencedZones};
 use crate::domain::{Admission, Calls, Cell, ClusterView, Finding, Gap, IsolationSpec, Origin, Period, Share};
 
 const NOW: i64 = 1_800_000_000;
@@ -14,6 +15,7 @@ struct World {
     isolations: Vec<Isolation>,
     holds: BTreeMap<Zone, OperatorHold>,
     pause: Pause,
+    silences: Silences,
     request: Request,
     acts: bool,
     settings: Settings,
@@ -68,6 +70,7 @@ impl World {
             isolations: Vec::new(),
             holds: BTreeMap::new(),
             pause: Pause::Off,
+            silences: Silences::default(),
             request: Request {
                 zone: zone('b'),
                 origin: Origin::Detector,
@@ -88,6 +91,7 @@ impl World {
             isolations: &self.isolations,
             holds: &self.holds,
             pause: &self.pause,
+            silences: &self.silences,
             leads: true,
             acts: self.acts,
         };
@@ -310,6 +314,7 @@ fn who_does_not_lead_does_nothing() {
         isolations: &[],
         holds: &world.holds,
         pause: &world.pause,
+        silences: &world.silences,
         leads: false,
         acts: true,
     };
@@ -423,4 +428,40 @@ fn a_blocked_window_holds_the_detector_unless_a_person_says_otherwise() {
     world.request.overrides.clear();
     world.request.origin = Origin::Operator;
     assert_eq!(world.held(), "admitted", "a person knows what time it is");
+}
+
+#[test]
+fn maintenance_that_was_announced_holds_the_detector_in_its_zone_while_it_lasts() {
+    let silence = |zones: SilencedZones, ends_s: i64| Silence {
+        id: "7f1c".into(),
+        by: "ops".into(),
+        why: "disks are replaced".into(),
+        starts_at: at(-60),
+        ends_at: at(ends_s),
+        zones,
+    };
+    let mut world = World::new();
+    world.silences.of_zones = vec![silence(SilencedZones::One(zone('b')), 600)];
+    assert_eq!(world.held(), "admitted", "nobody is to be asked (guard.silences)");
+    world.settings.silences = Some(serde_json::from_str(r#"{"alertmanager": "http://alertmanager:9093"}"#).unwrap());
+    let held = world.admit(0).unwrap_err();
+    assert_eq!(held.as_str(), "planned_maintenance");
+    assert!(held.to_string().contains("by ops: disks are replaced (silence 7f1c of"), "{held}");
+    world.request.origin = Origin::Operator;
+    assert_eq!(world.held(), "admitted", "who works on a zone may isolate it");
+    world.request.origin = Origin::Detector;
+
+    world.silences.of_zones = vec![silence(SilencedZones::One(zone('b')), 0)];
+    assert_eq!(world.admit(0), Ok(vec!["planned_maintenance"]), "it is over, and no newer ones are known");
+    world.silences.seen_at = Some(at(0));
+    assert_eq!(world.admit(0), Ok(vec![]));
+
+    let by = |text: &str| vec![silence(SilencedZones::pattern(text).unwrap(), 600)];
+    world.silences.of_zones = by("zone-[ab]");
+    assert_eq!(world.held(), "planned_maintenance");
+    for others in ["zone-[ac]", "b", "zone"] {
+        world.silences.of_zones = by(others);
+        assert_eq!(world.held(), "admitted", "{others} is not the whole name");
+    }
+    assert!(SilencedZones::pattern(".*").is_none(), "it also matches alerts of no zone at all");
 }

@@ -15,8 +15,7 @@ use super::resource::ZoneIsolation;
 use super::steps::Look;
 use super::sweep::Sweeper;
 use super::verb;
-use crate::domain::isolation::OperatorHold;
-use crate::domain::{Assessment, Gap, HoldReason, Isolation, Pause, Request, Sight, Snapshot, Zone};
+use crate::domain::{Assessment, Gap, Isolation, Pause, Request, Sight, Silences, Snapshot};
 use crate::guard::{self, Situation};
 use crate::kubernetes;
 use crate::ports::{AuditSink, IsolationStep, IsolationStore};
@@ -37,6 +36,7 @@ pub struct Controller {
     pub audit: Arc<dyn AuditSink>,
     pub guard: watch::Receiver<guard::Settings>,
     pub pause: watch::Receiver<Pause>,
+    pub silences: watch::Receiver<Silences>,
     pub look: Arc<Look>,
     /// Isolations that have not ended, as this replica last saw them; empty on one that does not act.
     pub shown: watch::Sender<Vec<Isolation>>,
@@ -56,7 +56,8 @@ impl Controller {
         tasks.spawn(self.sweeper(stop.clone()));
         let leading = Arc::clone(&self.leads);
         let leads = Box::new(move || leading());
-        let admit = admission(self.guard.clone(), self.pause.clone(), Arc::clone(&self.look), self.sights.clone());
+        let told = Told { guard: self.guard.clone(), pause: self.pause.clone(), silences: self.silences.clone() };
+        let admit = admission(told, Arc::clone(&self.look), self.sights.clone());
         let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads)
             .pausable(self.pause.clone());
         let mut turned_at: Option<Instant> = None;
@@ -161,17 +162,32 @@ impl Trouble {
     }
 }
 
-/// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
-fn admission(
-    settings: watch::Receiver<guard::Settings>,
+/// What people say, as of now.
+struct Told {
+    guard: watch::Receiver<guard::Settings>,
     pause: watch::Receiver<Pause>,
-    look: Arc<Look>,
-    sights: watch::Receiver<Option<Arc<Sight>>>,
-) -> Box<Admit> {
+    silences: watch::Receiver<Silences>,
+}
+
+/// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
+fn admission(told: Told, look: Arc<Look>, sights: watch::Receiver<Option<Arc<Sight>>>) -> Box<Admit> {
     Box::new(move |isolation, all, holds, now| {
         let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
-        let (settings, pause) = (settings.borrow().clone(), pause.borrow().clone());
-        admit(&sight, &look, isolation, all, (holds, &pause, &settings, now))
+        let cluster = look();
+        let (pause, silences) = (told.pause.borrow().clone(), told.silences.borrow().clone());
+        let situation = Situation {
+            snapshot: &sight.snapshot,
+            assessment: &sight.assessment,
+            cluster: cluster.as_ref().ok(),
+            isolations: all,
+            holds,
+            pause: &pause,
+            silences: &silences,
+            leads: true,
+            acts: true,
+        };
+        let settings = told.guard.borrow().clone();
+        guard::admit(&situation, &Request::of(isolation, now), &settings, now)
     })
 }
 
@@ -180,25 +196,4 @@ pub fn unseen(now: Timestamp) -> Sight {
     let gap = Gap::QueryFailed { why: "no cycle has been judged yet".to_owned() };
     let assessment = Assessment { time: now, zones: BTreeMap::new(), unsettled: Default::default() };
     Sight { snapshot: Snapshot::unobserved(now, gap), assessment }
-}
-
-fn admit(
-    sight: &Sight,
-    look: &Arc<Look>,
-    isolation: &Isolation,
-    all: &[Isolation],
-    (holds, pause, settings, now): (&BTreeMap<Zone, OperatorHold>, &Pause, &guard::Settings, Timestamp),
-) -> Result<Vec<&'static str>, HoldReason> {
-    let cluster = look();
-    let situation = Situation {
-        snapshot: &sight.snapshot,
-        assessment: &sight.assessment,
-        cluster: cluster.as_ref().ok(),
-        isolations: all,
-        holds,
-        pause,
-        leads: true,
-        acts: true,
-    };
-    guard::admit(&situation, &Request::of(isolation, now), settings, now)
 }

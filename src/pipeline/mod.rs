@@ -15,7 +15,7 @@ use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
     Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
-    Origin, Pause, Record, Request, ServiceId, Share, Sight, Snapshot, Zone,
+    Origin, Pause, Record, Request, ServiceId, Share, Sight, Silences, Snapshot, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -99,6 +99,7 @@ pub struct Pipeline {
     /// Whether this replica is the one that acts.
     leads: bool,
     pause: Pause,
+    silences: Silences,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
@@ -111,8 +112,8 @@ impl Pipeline {
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
         let (standings, gaps, figures) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let (pause, sight) = (Pause::Off, Arc::default());
-        Self { settings, history, standings, gaps, figures, store, audit, leads: true, pause, sight }
+        let (pause, silences, sight) = Default::default();
+        Self { settings, history, standings, gaps, figures, store, audit, leads: true, pause, silences, sight }
     }
 
     pub const fn history(&self) -> &History {
@@ -143,6 +144,11 @@ impl Pipeline {
     /// Says whether a person has paused it.
     pub fn pause(&mut self, pause: Pause) {
         self.pause = pause;
+    }
+
+    /// Says what is known of planned maintenance.
+    pub fn silence(&mut self, silences: Silences) {
+        self.silences = silences;
     }
 
     fn acts(&self) -> bool {
@@ -233,6 +239,7 @@ impl Pipeline {
             HoldReason::NotLeader
             | HoldReason::Paused { .. }
             | HoldReason::OperatorHold { .. }
+            | HoldReason::PlannedMaintenance { .. }
             | HoldReason::BlockedWindow { .. }
             | HoldReason::Invalid { .. }
             | HoldReason::UnseenCluster
@@ -289,6 +296,7 @@ impl Pipeline {
             isolations: &isolations,
             holds,
             pause: &self.pause,
+            silences: &self.silences,
             leads: self.leads,
             acts: self.settings.mode != Mode::Observe,
         };

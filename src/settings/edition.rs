@@ -20,7 +20,7 @@ impl Settings {
         self.service = newer.service;
         self.services = newer.services;
         self.detect = crate::detect::Settings { cycle: self.detect.cycle, ..newer.detect };
-        self.guard = newer.guard;
+        self.guard = crate::guard::Settings { silences: self.guard.silences.take(), ..newer.guard };
         self.isolate = newer.isolate;
         self.rollback = newer.rollback;
         self.recovery = newer.recovery;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Module, what it may import of the crate, and of libraries beside std.
-const IMPORTS: [(&str, &[&str], &[&str]); 21] = [
-    ("domain", &["domain"], &["serde", "serde_json", "jiff", "globset"]),
+const IMPORTS: [(&str, &[&str], &[&str]); 22] = [
+    ("domain", &["domain"], &["serde", "serde_json", "jiff", "globset", "regex"]),
     ("ports", &["domain"], &["async_trait", "jiff", "thiserror"]),
     ("detect", &["domain"], &["statrs", "serde", "jiff"]),
     ("decide", &["domain"], &["serde", "jiff"]),
@@ -33,6 +33,11 @@ const IMPORTS: [(&str, &[&str], &[&str]); 21] = [
         "kubernetes",
         &["domain", "ports"],
         &["kube", "k8s_openapi", "futures", "tokio", "tokio_util", "jiff", "serde", "thiserror"],
+    ),
+    (
+        "alertmanager",
+        &["domain", "guard"],
+        &["reqwest", "serde", "serde_json", "jiff", "thiserror", "tokio", "tokio_util", "tracing"],
     ),
     (
         "alibaba",
