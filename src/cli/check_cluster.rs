@@ -16,11 +16,13 @@ use crate::kubernetes::{self, bounded, explain, read, status_code};
 use crate::settings::Settings;
 
 /// What the daemon's account needs: group, resource, verbs. deploy/rbac.yaml grants it.
-pub(super) const RIGHTS: [(&str, &str, &[&str]); 11] = [
+pub(super) const RIGHTS: [(&str, &str, &[&str]); 13] = [
     ("", "nodes", &["get", "list", "watch", "patch"]),
     ("", "pods", &["get", "list", "watch", "patch"]),
     ("", "services", &["list", "watch"]),
     ("", "namespaces", &["list", "watch"]),
+    ("", "persistentvolumes", &["list", "watch"]),
+    ("policy", "poddisruptionbudgets", &["list", "watch"]),
     ("zoneward.io", "zoneisolations", &["get", "list", "watch", "create", "patch", "delete"]),
     ("zoneward.io", "zoneisolations/status", &["patch"]),
     ("zoneward.io", "zones", &["get", "list", "create"]),

@@ -125,6 +125,7 @@ fn guardrail(name: &'static str, outcome: guard::Outcome) -> Guardrail {
     let (says, why) = match outcome {
         guard::Outcome::Passed => ("passes", String::new()),
         guard::Outcome::Held(reason) => ("NO", reason.to_string()),
+        guard::Outcome::Warned(reason) => ("warns", reason.to_string()),
         guard::Outcome::NotEvaluated => ("not evaluated", "what it needs is not there".to_owned()),
         guard::Outcome::Overridden(reason) => ("overridden", reason.to_string()),
     };

@@ -12,6 +12,46 @@ pub struct ClusterView {
     pub nodes: BTreeMap<String, Node>,
     pub pods: BTreeMap<PodId, Pod>,
     pub services: BTreeMap<ServiceId, Service>,
+    /// Those whose new pods can't go everywhere.
+    pub workloads: BTreeMap<WorkloadId, Workload>,
+    /// Ready pods of each zone that each disruption budget counts.
+    pub disruption_budgets: BTreeMap<ServiceId, BTreeMap<Zone, u32>>,
+    /// Why volumes and disruption budgets are not known, if so: acting does without.
+    pub unread: Option<String>,
+}
+
+/// What makes pods, such as a `Deployment`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkloadId {
+    pub namespace: String,
+    pub kind: String,
+    pub name: String,
+}
+
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// Where the pods of a workload are, and what keeps new ones from going elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workload {
+    pub pods: BTreeMap<Zone, u32>,
+    pub spread: Option<ZoneSpread>,
+    /// Whether its pods may go to nodes with our taint.
+    pub tolerates_taint: bool,
+    /// How many pods of a zone can be there alone, and by what.
+    pub pinned: BTreeMap<Zone, (u32, String)>,
+}
+
+/// A strict spread over zones (`DoNotSchedule`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneSpread {
+    pub max_skew: u32,
+    pub min_domains: u32,
+    /// Whether zones whose nodes are tainted count (`nodeTaintsPolicy: Ignore`, the default).
+    pub counts_tainted_nodes: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -146,6 +146,12 @@ pub enum HoldReason {
     UnreachableService {
         services: Vec<ServiceId>,
     },
+    /// What would keep workloads that are left from getting new pods.
+    CapacityTrap {
+        traps: Vec<String>,
+        /// How many more there are.
+        more: u32,
+    },
     /// The endpoints that are left would get so many times the requests that the busiest ones get now.
     InsufficientHeadroom {
         service: ServiceId,
@@ -187,6 +193,7 @@ impl HoldReason {
             Self::AnotherZoneIsolated { .. } => "another_zone_isolated",
             Self::TooFewHealthyZones { .. } => "too_few_healthy_zones",
             Self::UnreachableService { .. } => "unreachable_service",
+            Self::CapacityTrap { .. } => "capacity_trap",
             Self::InsufficientHeadroom { .. } => "insufficient_headroom",
             Self::CoolingDown { .. } => "cooling_down",
             Self::BudgetSpent { .. } => "budget_spent",
@@ -245,6 +252,10 @@ impl fmt::Display for HoldReason {
                 "no ready endpoint elsewhere for {}",
                 services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ),
+            Self::CapacityTrap { traps, more } => {
+                let more = if *more == 0 { String::new() } else { format!("; and {more} more") };
+                write!(f, "{}{more} (guard.capacity_traps)", traps.join("; "))
+            }
             Self::InsufficientHeadroom { service, growth, allowed } => write!(
                 f,
                 "each endpoint of {service} that is left would get {growth:.1} times the requests that the busiest get now, \

@@ -35,6 +35,9 @@ pub struct Record {
     /// Guardrails that could not be evaluated, as they need what was not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_evaluated: Vec<String>,
+    /// What guardrails warn of, and let pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Whether it was only a rehearsal: decided in earnest, with no hands.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rehearsal: bool,
@@ -57,6 +60,7 @@ impl Record {
             step: None,
             effective: None,
             not_evaluated: Vec::new(),
+            warnings: Vec::new(),
             rehearsal: false,
             figures: serde_json::Map::new(),
         }

@@ -2,9 +2,10 @@
 
 mod headroom;
 mod settings;
+mod traps;
 mod window;
 
-pub use settings::{Settings, SilencesSettings};
+pub use settings::{Policy, Settings, SilencesSettings};
 pub use window::BlockedWindow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
-    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Pause, Request,
+    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Pause, Record, Request,
     ServiceId, Silences, Snapshot, Verdict, Zone,
 };
 
@@ -43,6 +44,8 @@ pub struct Situation<'a> {
 pub enum Outcome {
     Passed,
     Held(HoldReason),
+    /// Let pass, but people should know.
+    Warned(HoldReason),
     /// What it needs was not there.
     NotEvaluated,
     /// Somebody said that it need not pass; what it would have said.
@@ -68,7 +71,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 18] = [
+const GUARDRAILS: [Guardrail; 19] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("paused", paused),
@@ -84,6 +87,7 @@ const GUARDRAILS: [Guardrail; 18] = [
     promised("zones_out_by_others", zones_out_by_others),
     promised("too_few_healthy_zones", too_few_healthy_zones),
     advised("unreachable_service", unreachable_service),
+    advised("capacity_trap", traps::capacity),
     advised("insufficient_headroom", headroom::insufficient),
     advised("cooling_down", cooling_down),
     advised("budget_spent", budget_spent),
@@ -107,27 +111,50 @@ pub fn examine(
         Outcome::Held(reason) if guardrail.overridable && request.overrides.contains(guardrail.name) => {
             Outcome::Overridden(reason)
         }
-        said @ (Outcome::Passed | Outcome::Held(_) | Outcome::NotEvaluated | Outcome::Overridden(_)) => said,
+        said @ (Outcome::Passed
+        | Outcome::Held(_)
+        | Outcome::Warned(_)
+        | Outcome::NotEvaluated
+        | Outcome::Overridden(_)) => said,
     };
     GUARDRAILS.iter().map(|guardrail| (guardrail.name, outcome(guardrail))).collect()
 }
 
-/// Lets a request pass, with the guardrails that could not be evaluated, or says the first reason why not.
+/// What is to be known of a request that may pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Passed {
+    /// Guardrails that could not be evaluated.
+    pub not_evaluated: Vec<&'static str>,
+    pub warnings: Vec<HoldReason>,
+}
+
+impl Passed {
+    /// Puts it on record.
+    #[must_use]
+    pub fn on(&self, mut record: Record) -> Record {
+        record.not_evaluated = self.not_evaluated.iter().map(|name| (*name).to_owned()).collect();
+        record.warnings = self.warnings.iter().map(ToString::to_string).collect();
+        record
+    }
+}
+
+/// Lets a request pass, or says the first reason why not.
 pub fn admit(
     situation: &Situation<'_>,
     request: &Request,
     settings: &Settings,
     now: Timestamp,
-) -> Result<Vec<&'static str>, HoldReason> {
-    let mut not_evaluated = Vec::new();
+) -> Result<Passed, HoldReason> {
+    let mut passed = Passed::default();
     for (name, outcome) in examine(situation, request, settings, now) {
         match outcome {
             Outcome::Passed | Outcome::Overridden(_) => {}
             Outcome::Held(reason) => return Err(reason),
-            Outcome::NotEvaluated => not_evaluated.push(name),
+            Outcome::Warned(reason) => passed.warnings.push(reason),
+            Outcome::NotEvaluated => passed.not_evaluated.push(name),
         }
     }
-    Ok(not_evaluated)
+    Ok(passed)
 }
 
 fn held_if(condition: bool, reason: impl FnOnce() -> HoldReason) -> Outcome {

@@ -20,8 +20,22 @@ pub struct Settings {
     pub cool_down: Period,
     pub max_isolations_per_day: u32,
     pub max_load_growth: Factor,
+    pub capacity_traps: Policy,
+    /// Whether an isolation taints nodes.
+    #[serde(skip)]
+    pub taints_nodes: bool,
     pub blocked_windows: Vec<BlockedWindow>,
     pub silences: Option<SilencesSettings>,
+}
+
+/// What a guardrail does about what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    Ignore,
+    /// Says so, and lets it pass.
+    Warn,
+    Hold,
 }
 
 /// Where planned maintenance is announced, and how zones are named there.
@@ -79,6 +93,8 @@ impl Default for Settings {
             cool_down: Period::from_mins(15),
             max_isolations_per_day: 3,
             max_load_growth: Factor::new(2.5),
+            capacity_traps: Policy::Warn,
+            taints_nodes: true,
             blocked_windows: Vec::new(),
             silences: None,
         }

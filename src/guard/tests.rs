@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::cluster::{Draining, Node, Pod, PodId, Service};
+use crate::domain::cluster::{Draining, Node, Pod, PodId, Service, Workload, WorkloadId, ZoneSpread};
 use crate::domain::silence::{Silence, SilencedZones};
 use crate::domain::{Admission, Calls, Cell, ClusterView, Finding, Gap, IsolationSpec, Origin, Period, Share};
 
@@ -84,6 +84,10 @@ impl World {
     }
 
     fn admit(&self, now_s: i64) -> Result<Vec<&'static str>, HoldReason> {
+        self.pass(now_s).map(|passed| passed.not_evaluated)
+    }
+
+    fn pass(&self, now_s: i64) -> Result<Passed, HoldReason> {
         let situation = Situation {
             snapshot: &self.snapshot,
             assessment: &self.assessment,
@@ -136,7 +140,8 @@ fn what_needs_a_cluster_is_named_where_there_is_none() {
     world.snapshot.cluster = None;
     assert_eq!(world.held(), "unseen_cluster", "nothing is done to what can't be seen");
     world.acts = false;
-    let missing = ["unknown_zone", "zones_out_by_others", "unreachable_service", "insufficient_headroom"];
+    let missing =
+        ["unknown_zone", "zones_out_by_others", "unreachable_service", "capacity_trap", "insufficient_headroom"];
     assert_eq!(world.admit(0), Ok(missing.to_vec()));
 }
 
@@ -464,4 +469,53 @@ fn maintenance_that_was_announced_holds_the_detector_in_its_zone_while_it_lasts(
         assert_eq!(world.held(), "admitted", "{others} is not the whole name");
     }
     assert!(SilencedZones::pattern(".*").is_none(), "it also matches alerts of no zone at all");
+}
+
+#[test]
+fn what_would_strand_new_pods_is_said_or_holds_as_is_wanted() {
+    let id = WorkloadId { namespace: "default".into(), kind: "Deployment".into(), name: "web".into() };
+    let spread = |counts_tainted_nodes, min_domains| Workload {
+        pods: ['a', 'b', 'c'].map(|letter| (zone(letter), 2)).into(),
+        spread: Some(ZoneSpread { max_skew: 1, min_domains, counts_tainted_nodes }),
+        ..Workload::default()
+    };
+    let said = |workload: Workload| {
+        let mut world = World::new();
+        world.cluster().workloads.insert(id.clone(), workload);
+        world.pass(0).unwrap().warnings.iter().map(ToString::to_string).collect::<String>()
+    };
+    let strict = said(spread(true, 1));
+    assert!(
+        strict.starts_with("Deployment default/web: spread strictly over zones (maxSkew 1), 2 new pods fit"),
+        "{strict}"
+    );
+    assert_eq!(said(spread(false, 1)), "", "with nodeTaintsPolicy: Honor the zone counts no more");
+    assert!(
+        said(spread(false, 3)).contains("0 new pods fit elsewhere, and more stay pending (minDomains 3, of which 2")
+    );
+    assert_eq!(said(Workload { tolerates_taint: true, ..spread(true, 1) }), "", "it goes to the zone all the same");
+    let elsewhere = [(zone('a'), 3), (zone('c'), 3)].into();
+    assert_eq!(said(Workload { pods: elsewhere, ..spread(true, 1) }), "", "it is not in the zone");
+    let volume = "the volume of its PersistentVolumeClaim data".to_owned();
+    let pinned = Workload { pinned: [(zone('b'), (1, volume))].into(), ..Workload::default() };
+    assert!(said(pinned.clone()).contains("1 of its pods can be in zone-b alone, by the volume of its"));
+
+    let mut world = World::new();
+    world.cluster().workloads.insert(id, pinned);
+    world.settings.capacity_traps = Policy::Hold;
+    assert_eq!(world.held(), "capacity_trap");
+    world.request.overrides = ["capacity_trap".to_owned()].into();
+    assert_eq!(world.held(), "admitted");
+    world.request.overrides.clear();
+    world.settings.capacity_traps = Policy::Ignore;
+    assert_eq!(world.pass(0), Ok(Passed::default()));
+
+    // A budget alone never holds.
+    world.settings.capacity_traps = Policy::Hold;
+    world.cluster().workloads.clear();
+    world.cluster().unread = Some("persistentvolumes can't be read".into());
+    assert_eq!(world.admit(0), Ok(vec!["capacity_trap"]));
+    world.cluster().disruption_budgets.insert(ServiceId::new("default", "web"), [(zone('b'), 2)].into());
+    let warned = world.pass(0).unwrap().warnings[0].to_string();
+    assert!(warned.contains("count the drained pods, so drain no nodes elsewhere meanwhile: default/web"), "{warned}");
 }

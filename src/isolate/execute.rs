@@ -17,6 +17,7 @@ use super::{verb, words};
 use crate::domain::isolation::{OperatorHold, StepEntry, StepName};
 use crate::domain::record::StepRecord;
 use crate::domain::{Admission, Event, HoldReason, Isolation, Origin, Pause, Record, StepState, Zone};
+use crate::guard::Passed;
 use crate::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StoreError};
 
 /// Between two looks at a step that is as wanted, unless something disturbs it.
@@ -32,8 +33,8 @@ pub enum AdvanceError {
     Illegal(#[from] IllegalTransition),
 }
 
-/// Whether an isolation may begin, with the guardrails that could not be evaluated: the guard on the newest data.
-pub type Admit = dyn Fn(&Isolation, &[Isolation], &BTreeMap<Zone, OperatorHold>, Timestamp) -> Result<Vec<&'static str>, HoldReason>
+/// Whether an isolation may begin: the guard on the newest data.
+pub type Admit = dyn Fn(&Isolation, &[Isolation], &BTreeMap<Zone, OperatorHold>, Timestamp) -> Result<Passed, HoldReason>
     + Send
     + Sync;
 
@@ -104,7 +105,7 @@ impl Executor {
         store: Arc<dyn IsolationStore>,
         audit: Arc<dyn AuditSink>,
     ) -> Self {
-        Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Vec::new())), Box::new(|| true))
+        Self::new(steps, store, audit, Box::new(|_, _, _, _| Ok(Passed::default())), Box::new(|| true))
     }
 
     pub fn active(&self) -> &[Isolation] {
@@ -332,11 +333,10 @@ impl Executor {
         }
         let by_hand = isolation.spec.origin == Origin::Operator;
         let refusal = match answer {
-            Ok(not_evaluated) => {
+            Ok(passed) => {
                 if by_hand || isolation.admission != Admission::Pending {
-                    let mut record = Record::new(now, Event::Admitted, words::admitted(isolation)).zone(&zone);
-                    record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
-                    self.say(isolation, record).await?;
+                    let record = Record::new(now, Event::Admitted, words::admitted(isolation)).zone(&zone);
+                    self.say(isolation, passed.on(record)).await?;
                 }
                 isolation.admission = Admission::Admitted(now);
                 self.save(isolation).await?;
@@ -365,7 +365,7 @@ impl Executor {
         isolation: &Isolation,
         all: &[Isolation],
         now: Timestamp,
-    ) -> Result<Result<Vec<&'static str>, HoldReason>, AdvanceError> {
+    ) -> Result<Result<Passed, HoldReason>, AdvanceError> {
         if !isolation.spec.approved {
             return Ok(Err(HoldReason::NotApproved));
         }

@@ -1,5 +1,6 @@
 //! The Kubernetes API: the client, what of the cluster is watched, and the marks that zoneward leaves on objects.
 
+mod capacity;
 pub mod istiod;
 mod pause;
 mod view;

@@ -11,7 +11,7 @@ use super::{Settings, marks};
 use crate::domain::cluster::{ClusterView, Draining, Node, Pod, PodId, Service};
 use crate::domain::{ServiceId, Zone};
 
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+pub(super) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const ZONE_ID_LABEL: &str = "topology.k8s.aws/zone-id";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// Parts of the keys of taints by which others take a node out of use; taints that dedicate a node do not.
@@ -70,7 +70,7 @@ where
             (PodId { namespace, name: it.name_any() }, seen)
         })
         .collect();
-    ClusterView { nodes, pods, services }
+    ClusterView { nodes, pods, services, ..ClusterView::default() }
 }
 
 fn id_of(meta: &ObjectMeta) -> ServiceId {
@@ -111,7 +111,7 @@ pub fn tainted(node: &core::Node) -> Option<Zone> {
     taints.find(|taint| taint.key == marks::TAINT).map(|taint| Zone::new(taint.value.clone().unwrap_or_default()))
 }
 
-fn finished(pod: &core::Pod) -> bool {
+pub(super) fn finished(pod: &core::Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

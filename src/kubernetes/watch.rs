@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::view::{Objects, view};
-use super::{Settings, bounded, explain};
+use super::{Settings, bounded, capacity, explain};
 use crate::domain::ClusterView;
 
 /// A watch whose failures go on for so long shows an old cluster.
@@ -33,22 +34,29 @@ pub struct ClusterWatch {
     pods: Store<Pod>,
     services: Store<Service>,
     namespaces: Store<Namespace>,
+    volumes: Store<PersistentVolume>,
+    budgets: Store<PodDisruptionBudget>,
     settings: Settings,
     health: Arc<Health>,
+    /// Of volumes and budgets, which acting does without.
+    beside: Arc<Health>,
     changes: watch::Receiver<u64>,
 }
 
 impl ClusterWatch {
     /// Watches until stopped.
     pub fn start(client: &Client, settings: &Settings, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let (edges, changes) = Edges::new(stop);
+        let ((edges, changes), (beside, _)) = (Edges::new(stop), Edges::new(stop));
         Self {
             nodes: keep_all(client, "nodes", tasks, &edges),
             pods: keep_all(client, "pods", tasks, &edges),
             services: keep_all(client, "services", tasks, &edges),
             namespaces: keep_all(client, "namespaces", tasks, &edges),
+            volumes: keep_all(client, "persistentvolumes", tasks, &beside),
+            budgets: keep_all(client, "poddisruptionbudgets", tasks, &beside),
             settings: settings.clone(),
             health: edges.health,
+            beside: beside.health,
             changes,
         }
     }
@@ -59,7 +67,10 @@ impl ClusterWatch {
         let (nodes, pods) = (self.nodes.state(), self.pods.state());
         let (services, namespaces) = (self.services.state(), self.namespaces.state());
         let objects = Objects { nodes: &nodes, pods: &pods, services: &services, namespaces: &namespaces };
-        Ok(view(&objects, &self.settings))
+        let mut seen = view(&objects, &self.settings);
+        capacity::add(&mut seen, &pods, &self.volumes.state(), &self.budgets.state());
+        seen.unread = self.beside.trouble();
+        Ok(seen)
     }
 
     /// Changes whenever something of it does.
@@ -73,7 +84,11 @@ pub async fn read(client: &Client, settings: &Settings) -> kube::Result<ClusterV
     let (nodes, pods) = (list::<Node>(client).await?, list::<Pod>(client).await?);
     let (services, namespaces) = (list::<Service>(client).await?, list::<Namespace>(client).await?);
     let objects = Objects { nodes: &nodes, pods: &pods, services: &services, namespaces: &namespaces };
-    Ok(view(&objects, settings))
+    let mut seen = view(&objects, settings);
+    let (volumes, budgets) = (list::<PersistentVolume>(client).await, list::<PodDisruptionBudget>(client).await);
+    seen.unread = volumes.as_ref().err().or(budgets.as_ref().err()).map(explain);
+    capacity::add(&mut seen, &pods, &volumes.unwrap_or_default(), &budgets.unwrap_or_default());
+    Ok(seen)
 }
 
 /// All of a kind, in pages, so that no answer is too large.

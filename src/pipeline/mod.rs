@@ -254,6 +254,7 @@ impl Pipeline {
             | HoldReason::AnotherZoneIsolated { .. }
             | HoldReason::TooFewHealthyZones { .. }
             | HoldReason::UnreachableService { .. }
+            | HoldReason::CapacityTrap { .. }
             | HoldReason::InsufficientHeadroom { .. }
             | HoldReason::CoolingDown { .. }
             | HoldReason::BudgetSpent { .. } => finding.persistent,
@@ -300,8 +301,8 @@ impl Pipeline {
             leads: self.leads,
             acts: self.settings.mode != Mode::Observe,
         };
-        let not_evaluated = match guard::admit(&situation, &request, &self.settings.guard, now) {
-            Ok(not_evaluated) => not_evaluated,
+        let passed = match guard::admit(&situation, &request, &self.settings.guard, now) {
+            Ok(passed) => passed,
             Err(reason) => return Ok(self.blocked(&request.zone, finding, reason, snapshot.time).await?),
         };
         let zone = request.zone;
@@ -319,7 +320,7 @@ impl Pipeline {
         );
         let mut record = Record::new(snapshot.time, Event::Isolate, message.clone()).evidence(&request.evidence);
         record.verdict = Some(finding.verdict.clone());
-        record.not_evaluated = not_evaluated.into_iter().map(str::to_owned).collect();
+        let record = passed.on(record);
         let standing = self.standings.entry(zone.clone()).or_default();
         standing.held_by = None;
         standing.worse_elsewhere = self.history.worse_elsewhere(&zone);

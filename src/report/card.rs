@@ -64,8 +64,9 @@ fn facts(story: &Story, end: Timestamp) -> Markup {
         } @else {
             (fact(ended, html! { "not within this stretch (" (words::between(record.time, end)) " from here)" }))
         }
+        @if !record.warnings.is_empty() { (fact("to be known", html! { (record.warnings.join("; ")) })) }
         @if !record.not_evaluated.is_empty() {
-            (fact("not evaluated without a cluster", html! {
+            (fact("not evaluated", html! {
                 (record.not_evaluated.iter().map(|name| words::plain(name)).collect::<Vec<_>>().join(", "))
             }))
         }

@@ -91,6 +91,7 @@ impl Settings {
         self.detect.services = services;
         self.prometheus.probes.clone_from(&self.probes);
         self.recovery.gradual = self.steps.share_traffic();
+        self.guard.taints_nodes = self.steps.taint.is_some();
     }
 
     fn problems(&self) -> Vec<Problem> {

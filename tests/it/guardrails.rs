@@ -7,8 +7,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use zoneward::alertmanager;
+use zoneward::domain::ClusterView;
+use zoneward::domain::cluster::{Node, Workload, WorkloadId};
 use zoneward::domain::{CycleLength, Event, Mode, Pause, Period, Silences, Snapshot, Zone};
-use zoneward::guard::{self, SilencesSettings};
+use zoneward::guard::{self, Policy, SilencesSettings};
 use zoneward::isolate::MemoryStore;
 use zoneward::pipeline::{Pipeline, Settings};
 use zoneward::ports::{IsolationStore, Observer};
@@ -129,4 +131,29 @@ async fn maintenance_that_was_announced_in_an_alertmanager_until_it_ends() {
     let gone = alertmanager::read(&asked, real_time).await.unwrap_err().to_string();
     assert!(gone.contains("does not answer (guard.silences.alertmanager)"), "{gone}");
     assert_eq!(story(settings, |_, _| {}).await, (vec![], Some(2)), "what can't be asked stops nothing");
+}
+
+/// A node in each zone.
+fn nodes() -> ClusterView {
+    let mut view = ClusterView::default();
+    for letter in ["g", "h", "k"] {
+        let zone = Some(Zone::new(format!("cn-hangzhou-{letter}")));
+        view.nodes.insert(letter.to_owned(), Node { zone, available: true, ..Node::default() });
+    }
+    view
+}
+
+#[tokio::test]
+async fn pods_that_nothing_could_replace_elsewhere_if_that_is_to_hold() {
+    let mut cluster = nodes();
+    let id = WorkloadId { namespace: "default".into(), kind: "StatefulSet".into(), name: "ledger".into() };
+    let pinned = [(Zone::new("cn-hangzhou-h"), (1, "its nodeSelector".to_owned()))].into();
+    cluster.workloads.insert(id, Workload { pinned, ..Workload::default() });
+    let until_the_sixth = |_: &mut Pipeline, snapshot: &mut Snapshot| {
+        let early = snapshot.time < minute(6);
+        snapshot.cluster = Some(if early { cluster.clone() } else { nodes() });
+    };
+    let holds = guard::Settings { capacity_traps: Policy::Hold, ..guard::Settings::default() };
+    assert_eq!(story(holds, until_the_sixth).await, (vec!["capacity_trap".to_owned()], Some(6)));
+    assert_eq!(story(guard::Settings::default(), until_the_sixth).await, (vec![], Some(2)), "it warns by default");
 }
