@@ -145,6 +145,12 @@ pub enum HoldReason {
     },
     UnreachableService {
         services: Vec<ServiceId>,
+        /// Ready endpoints that each needs elsewhere.
+        #[serde(default)]
+        needed: u32,
+        /// Whether that holds nothing, as they are left in the zone.
+        #[serde(default)]
+        left_alone: bool,
     },
     /// What would keep workloads that are left from getting new pods.
     CapacityTrap {
@@ -247,11 +253,15 @@ impl fmt::Display for HoldReason {
             Self::TooFewHealthyZones { healthy, needed } => {
                 write!(f, "{healthy} healthy zones would be left, and {needed} must (guard.min_healthy_zones)")
             }
-            Self::UnreachableService { services } => write!(
-                f,
-                "no ready endpoint elsewhere for {}",
-                services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ),
+            Self::UnreachableService { services, needed, left_alone } => {
+                match needed {
+                    0 | 1 => write!(f, "no ready endpoint elsewhere for ")?,
+                    2.. => write!(f, "fewer than {needed} ready endpoints elsewhere for ")?,
+                }
+                let names = services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let so = if *left_alone { ": the mesh goes on to call them in the zone" } else { "" };
+                write!(f, "{names}{so} (guard.unreachable_services)")
+            }
             Self::CapacityTrap { traps, more } => {
                 let more = if *more == 0 { String::new() } else { format!("; and {more} more") };
                 write!(f, "{}{more} (guard.capacity_traps)", traps.join("; "))

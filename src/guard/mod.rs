@@ -5,7 +5,7 @@ mod settings;
 mod traps;
 mod window;
 
-pub use settings::{Policy, Settings, SilencesSettings};
+pub use settings::{Policy, Settings, SilencesSettings, Unreachable};
 pub use window::BlockedWindow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -322,11 +322,18 @@ fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings:
     })
 }
 
-fn unreachable_service(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
+fn unreachable_service(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
-    let short = cluster.services_short_elsewhere(&request.zone, 1);
+    let needed = settings.min_ready_elsewhere;
+    let short = cluster.services_short_elsewhere(&request.zone, needed);
     let services: Vec<ServiceId> = short.into_keys().cloned().collect();
-    held_if(!services.is_empty(), || HoldReason::UnreachableService { services })
+    if services.is_empty() {
+        return Outcome::Passed;
+    }
+    match settings.unreachable_services {
+        Unreachable::Hold => Outcome::Held(HoldReason::UnreachableService { services, needed, left_alone: false }),
+        Unreachable::Skip => Outcome::Warned(HoldReason::UnreachableService { services, needed, left_alone: true }),
+    }
 }
 
 /// Episodes that took the zone out, or may have.

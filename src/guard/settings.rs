@@ -19,6 +19,10 @@ pub struct Settings {
     pub stale_after: Period,
     pub cool_down: Period,
     pub max_isolations_per_day: u32,
+    pub unreachable_services: Unreachable,
+    /// Ready endpoints elsewhere below which the mesh step leaves a service alone.
+    #[serde(skip)]
+    pub min_ready_elsewhere: u32,
     pub max_load_growth: Factor,
     pub capacity_traps: Policy,
     /// Whether an isolation taints nodes.
@@ -36,6 +40,16 @@ pub enum Policy {
     /// Says so, and lets it pass.
     Warn,
     Hold,
+}
+
+/// What becomes of a service that callers could not reach elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreachable {
+    /// The zone is not isolated.
+    Hold,
+    /// It is, but for that service.
+    Skip,
 }
 
 /// Where planned maintenance is announced, and how zones are named there.
@@ -92,6 +106,8 @@ impl Default for Settings {
             stale_after: Period::from_mins(1),
             cool_down: Period::from_mins(15),
             max_isolations_per_day: 3,
+            unreachable_services: Unreachable::Hold,
+            min_ready_elsewhere: 1,
             max_load_growth: Factor::new(2.5),
             capacity_traps: Policy::Warn,
             taints_nodes: true,

@@ -211,8 +211,15 @@ fn a_service_that_runs_nowhere_else_holds() {
     world.cluster().services.insert(ServiceId::new("default", "ledger"), Service::default());
     add_pod(world.cluster(), "ledger", &zone('b'), 0);
     assert_eq!(world.held(), "unreachable_service");
+    world.settings.unreachable_services = Unreachable::Skip;
+    let said = world.pass(0).unwrap().warnings[0].to_string();
+    assert!(said.contains("elsewhere for default/ledger: the mesh goes on to call them in the zone"), "{said}");
+    world.settings.unreachable_services = Unreachable::Hold;
     add_pod(world.cluster(), "ledger", &zone('a'), 0);
     assert_eq!(world.held(), "admitted");
+    world.settings.min_ready_elsewhere = 2;
+    assert_eq!(world.held(), "unreachable_service", "the mesh step would leave it alone");
+    world.settings.min_ready_elsewhere = 1;
     let elsewhere = PodId { namespace: "default".into(), name: "ledger-zone-a-0".into() };
     world.cluster().pods.get_mut(&elsewhere).unwrap().draining = Draining::Others;
     assert_eq!(world.held(), "unreachable_service", "a pod that others drain serves nobody");

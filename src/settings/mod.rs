@@ -92,6 +92,7 @@ impl Settings {
         self.prometheus.probes.clone_from(&self.probes);
         self.recovery.gradual = self.steps.share_traffic();
         self.guard.taints_nodes = self.steps.taint.is_some();
+        self.guard.min_ready_elsewhere = self.steps.mesh_istio.as_ref().map_or(1, |step| step.min_ready_elsewhere);
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -116,6 +117,10 @@ impl Settings {
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
         let of_services = self.detect.services.problems().into_iter();
         problems.extend(of_services.map(|(path, problem)| Problem { path, problem }));
+        if self.guard.unreachable_services == guard::Unreachable::Skip && self.steps.mesh_asm.is_some() {
+            let problem = "skip is not for steps.mesh_asm, which leaves no service alone".to_owned();
+            problems.push(Problem { path: "guard.unreachable_services".to_owned(), problem });
+        }
         let (cycle, lookback) = (self.detect.cycle, self.prometheus.lookback);
         if lookback.signed() < cycle.signed() * 4 {
             let problem =

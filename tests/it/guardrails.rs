@@ -157,3 +157,17 @@ async fn pods_that_nothing_could_replace_elsewhere_if_that_is_to_hold() {
     assert_eq!(story(holds, until_the_sixth).await, (vec!["capacity_trap".to_owned()], Some(6)));
     assert_eq!(story(guard::Settings::default(), until_the_sixth).await, (vec![], Some(2)), "it warns by default");
 }
+
+#[tokio::test]
+async fn a_service_that_runs_in_the_zone_alone_unless_it_is_to_be_left_there() {
+    let mut cluster = nodes();
+    let ledger = ServiceId::new("default", "ledger");
+    cluster.services.insert(ledger.clone(), Service::default());
+    let zone = Some(Zone::new("cn-hangzhou-h"));
+    let pod = Pod { zone, ready: true, services: [ledger].into(), ..Pod::default() };
+    cluster.pods.insert(PodId { namespace: "default".into(), name: "ledger-1".into() }, pod);
+    let alone = |_: &mut Pipeline, snapshot: &mut Snapshot| snapshot.cluster = Some(cluster.clone());
+    assert_eq!(story(guard::Settings::default(), alone).await, (vec!["unreachable_service".to_owned()], None));
+    let skip = guard::Settings { unreachable_services: Unreachable::Skip, ..guard::Settings::default() };
+    assert_eq!(story(skip, alone).await, (vec![], Some(2)));
+}
