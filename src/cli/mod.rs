@@ -1,5 +1,6 @@
 //! The command line: one file a command; only `render` prints.
 
+mod acknowledge;
 mod audit;
 mod backtest;
 mod check;
@@ -52,6 +53,8 @@ enum Command {
     Approve(isolate::ApproveArguments),
     /// Give a zone back, or all by the marks alone.
     Restore(restore::Arguments),
+    /// Reset the spent budget of a zone, or of all: a person has looked at what was isolated.
+    Acknowledge(acknowledge::Arguments),
     /// Stop all that zoneward does by itself, within a cycle; what is out stays so.
     Pause(pause::Arguments),
     /// End a pause.
@@ -123,6 +126,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Isolate(_)
         | Command::Approve(_)
         | Command::Restore(_)
+        | Command::Acknowledge(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Status(_)
@@ -140,6 +144,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Isolate(arguments) => isolate::run(arguments).await,
         Command::Approve(arguments) => isolate::approve(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
+        Command::Acknowledge(arguments) => acknowledge::run(arguments).await,
         Command::Pause(arguments) => pause::run(arguments).await,
         Command::Resume(arguments) => pause::resume(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,

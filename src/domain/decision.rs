@@ -170,6 +170,9 @@ pub enum HoldReason {
     BudgetSpent {
         isolations: u32,
         allowed: u32,
+        /// Whether of all zones together.
+        #[serde(default)]
+        of_all: bool,
     },
 }
 
@@ -274,10 +277,15 @@ impl fmt::Display for HoldReason {
             Self::CoolingDown { until } => {
                 write!(f, "it was isolated not long ago; held until {until:.0} (guard.cool_down)")
             }
-            Self::BudgetSpent { isolations, allowed } => write!(
+            Self::BudgetSpent { isolations, allowed, of_all: false } => write!(
                 f,
                 "it was isolated {isolations} times in 24 h, and {allowed} are allowed (guard.max_isolations_per_day): \
-                 a person should look"
+                 a person should look, and then `zoneward acknowledge` it"
+            ),
+            Self::BudgetSpent { isolations, allowed, of_all: true } => write!(
+                f,
+                "zones were isolated {isolations} times in 24 h, and {allowed} are allowed \
+                 (guard.max_isolations_per_day_of_all): a person should look, and then `zoneward acknowledge --all`"
             ),
         }
     }

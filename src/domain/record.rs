@@ -124,6 +124,8 @@ pub enum Event {
     Blocked,
     /// A zone is to be isolated.
     Isolate,
+    /// A person has looked at past isolations, which are on no budget any more.
+    Acknowledged,
     /// An isolation that somebody asked for may begin, or may not, and why.
     Admitted,
     Refused,
@@ -172,6 +174,7 @@ impl Event {
             Self::Suspect => "suspect",
             Self::Blocked => "blocked",
             Self::Isolate => "isolate",
+            Self::Acknowledged => "acknowledged",
             Self::Admitted => "admitted",
             Self::Refused => "refused",
             Self::Reclassified => "reclassified",

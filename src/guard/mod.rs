@@ -354,14 +354,19 @@ fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Setting
     }
 }
 
+/// Of the zone, and of all together. What a person has acknowledged is on neither.
 fn budget_spent(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
     let day = SignedDuration::from_hours(24);
-    let recent = past(situation, &request.zone).filter(|isolation| isolation.requested_at + day > now);
-    let isolations = recent.count() as u32;
-    held_if(isolations >= settings.max_isolations_per_day, || HoldReason::BudgetSpent {
-        isolations,
-        allowed: settings.max_isolations_per_day,
-    })
+    let counts = |i: &&Isolation| i.admitted_at().is_some() && !i.acknowledged && i.requested_at + day > now;
+    let recent = || situation.isolations.iter().filter(counts);
+    let of_zone = recent().filter(|isolation| *isolation.zone() == request.zone).count();
+    let spent = |isolations: usize, allowed: u32, of_all: bool| {
+        let isolations = isolations as u32;
+        (isolations >= allowed).then_some(HoldReason::BudgetSpent { isolations, allowed, of_all })
+    };
+    spent(of_zone, settings.max_isolations_per_day, false)
+        .or_else(|| spent(recent().count(), settings.max_isolations_per_day_of_all, true))
+        .map_or(Outcome::Passed, Outcome::Held)
 }
 
 #[cfg(test)]

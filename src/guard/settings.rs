@@ -19,6 +19,7 @@ pub struct Settings {
     pub stale_after: Period,
     pub cool_down: Period,
     pub max_isolations_per_day: u32,
+    pub max_isolations_per_day_of_all: u32,
     pub unreachable_services: Unreachable,
     /// Ready endpoints elsewhere below which the mesh step leaves a service alone.
     #[serde(skip)]
@@ -106,6 +107,7 @@ impl Default for Settings {
             stale_after: Period::from_mins(1),
             cool_down: Period::from_mins(15),
             max_isolations_per_day: 3,
+            max_isolations_per_day_of_all: 6,
             unreachable_services: Unreachable::Hold,
             min_ready_elsewhere: 1,
             max_load_growth: Factor::new(2.5),
@@ -126,6 +128,14 @@ impl Settings {
         }
         if self.min_healthy_zones == 0 {
             problems.push(("min_healthy_zones", "0 would allow to isolate the last zone; at least 1".to_owned()));
+        }
+        for (key, most) in [
+            ("max_isolations_per_day", self.max_isolations_per_day),
+            ("max_isolations_per_day_of_all", self.max_isolations_per_day_of_all),
+        ] {
+            if most == 0 || most > 1_000 {
+                problems.push((key, format!("{most} is outside 1 to 1000")));
+            }
         }
         if self.stale_after < Period::from_secs(1) {
             problems.push(("stale_after", format!("{} is below 1s", self.stale_after)));

@@ -526,3 +526,20 @@ fn what_would_strand_new_pods_is_said_or_holds_as_is_wanted() {
     let warned = world.pass(0).unwrap().warnings[0].to_string();
     assert!(warned.contains("count the drained pods, so drain no nodes elsewhere meanwhile: default/web"), "{warned}");
 }
+
+#[test]
+fn all_zones_together_have_a_budget_and_a_person_resets_it() {
+    let mut world = World::new();
+    world.settings.max_isolations_per_day_of_all = 3;
+    for (letter, hours) in [('a', 20), ('c', 10), ('b', 5)] {
+        world.past_isolation(letter, -hours * 3600, Some(-hours * 3600 + 600));
+    }
+    let held = world.admit(0).unwrap_err();
+    assert_eq!(held, HoldReason::BudgetSpent { isolations: 3, allowed: 3, of_all: true });
+    assert!(held.to_string().contains("`zoneward acknowledge --all`"), "{held}");
+    world.request.overrides = ["budget_spent".to_owned()].into();
+    assert_eq!(world.held(), "admitted");
+    world.request.overrides.clear();
+    world.isolations[0].acknowledged = true;
+    assert_eq!(world.held(), "admitted");
+}

@@ -301,6 +301,11 @@ pub(super) fn past(zone: &resource::Zone) -> Vec<Isolation> {
     zone.status.iter().flat_map(|status| &status.episodes).filter_map(isolation).collect()
 }
 
+/// Since when isolations are on the zone's budget; a moment that is yet to come is none.
+pub(super) fn acknowledged_at(zone: &resource::Zone, now: Timestamp) -> Option<Timestamp> {
+    zone.spec.acknowledged_at.as_deref().and_then(moment).filter(|at| *at <= now)
+}
+
 pub(super) fn hold(zone: &resource::Zone) -> Option<OperatorHold> {
     if let Some(why) = &zone.spec.hold {
         let since = seconds(zone.metadata.creation_timestamp.as_ref());

@@ -218,12 +218,18 @@ impl KubernetesStore {
 #[async_trait]
 impl IsolationStore for KubernetesStore {
     async fn list(&self) -> Result<Vec<Isolation>, StoreError> {
-        let mut past: Vec<Isolation> = self.zone_objects().await?.iter().flat_map(convert::past).collect();
+        let (zones, now) = (self.zone_objects().await?, clock());
+        let mut past: Vec<Isolation> = zones.iter().flat_map(convert::past).collect();
         for object in self.objects().await? {
             let isolation = convert::isolation(&object);
             // An end that is in the zone's past already: what remains is the object.
             past.retain(|known| known.id != isolation.id);
             past.push(isolation);
+        }
+        for zone in &zones {
+            let (name, Some(at)) = (zone.name_any(), convert::acknowledged_at(zone, now)) else { continue };
+            let looked_at = |i: &&mut Isolation| i.zone().as_str() == name && i.requested_at <= at;
+            past.iter_mut().filter(looked_at).for_each(|isolation| isolation.acknowledged = true);
         }
         past.sort_by(|a, b| a.requested_at.cmp(&b.requested_at).then_with(|| a.id.cmp(&b.id)));
         Ok(past)

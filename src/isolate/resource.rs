@@ -191,6 +191,10 @@ pub struct ZoneSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub hold: Option<String>,
+    /// When a person looked at the zone's past isolations, RFC 3339: those before are on no budget any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub acknowledged_at: Option<String>,
 }
 
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -124,6 +124,7 @@ fn severity(record: &Record) -> EventType {
         | Event::Stopped
         | Event::ConfigurationChanged
         | Event::Resumed
+        | Event::Acknowledged
         | Event::Admitted
         | Event::Clear
         | Event::Observed

@@ -100,6 +100,8 @@ pub struct Pipeline {
     leads: bool,
     pause: Pause,
     silences: Silences,
+    /// Isolations that a person has acknowledged; not known before the first cycle.
+    acknowledged: Option<BTreeSet<String>>,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
@@ -112,8 +114,21 @@ impl Pipeline {
     ) -> Self {
         let history = History::new(&settings.detect, cycle);
         let (standings, gaps, figures) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let (pause, silences, sight) = Default::default();
-        Self { settings, history, standings, gaps, figures, store, audit, leads: true, pause, silences, sight }
+        let (pause, silences, acknowledged, sight) = Default::default();
+        Self {
+            settings,
+            history,
+            standings,
+            gaps,
+            figures,
+            store,
+            audit,
+            leads: true,
+            pause,
+            silences,
+            acknowledged,
+            sight,
+        }
     }
 
     pub const fn history(&self) -> &History {
@@ -174,6 +189,7 @@ impl Pipeline {
         let mut isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
         self.note_gaps(&sight, &isolations).await?;
+        self.note_acknowledged(&isolations, snapshot.time).await?;
         let mut stored = Ok(());
         for (zone, decision) in decide::decide(&sight.assessment, &isolations, &self.settings.decide) {
             let Some(finding) = sight.assessment.zones.get(&zone) else { continue };

@@ -1,6 +1,6 @@
 //! What goes on record beside decisions: gaps, suspicions, effects, and the ends of holds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
@@ -85,6 +85,26 @@ impl Pipeline {
             }
         };
         self.record(Record { verdict: Some(finding.verdict.clone()), ..record }, Some(zone)).await
+    }
+
+    /// What a person has looked at since the last cycle.
+    pub(super) async fn note_acknowledged(
+        &mut self,
+        isolations: &[Isolation],
+        time: Timestamp,
+    ) -> Result<(), AuditError> {
+        let all: BTreeSet<String> = isolations.iter().filter(|i| i.acknowledged).map(|i| i.id.clone()).collect();
+        let Some(known) = self.acknowledged.replace(all).filter(|_| self.leads) else { return Ok(()) };
+        let mut zones: BTreeMap<&Zone, usize> = BTreeMap::new();
+        for isolation in isolations.iter().filter(|i| i.acknowledged && !known.contains(&i.id)) {
+            *zones.entry(isolation.zone()).or_default() += 1;
+        }
+        for (zone, count) in zones {
+            let message =
+                format!("a person has looked at {count} isolations of {zone}: they are on no budget any more");
+            self.record(Record::new(time, Event::Acknowledged, message), Some(zone)).await?;
+        }
+        Ok(())
     }
 
     /// What differed for a day, and is taken for normal from now on.

@@ -106,6 +106,7 @@ impl Collector {
             | Event::Relapsed
             | Event::Mended
             | Event::Adopted
+            | Event::Acknowledged
             | Event::Admitted
             | Event::Refused
             | Event::Step
