@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acting;
+mod admission;
 mod alibaba;
 mod alibaba_cloud;
 mod alibaba_dns;
