@@ -46,6 +46,7 @@ struct IsolationRow {
     expires_at: String,
     steps: Vec<String>,
     effect: Option<String>,
+    recovery: Option<String>,
     residual: Vec<String>,
 }
 
@@ -116,6 +117,7 @@ fn isolation_row(object: &ZoneIsolation) -> IsolationRow {
         expires_at: object.spec.expires_at.clone(),
         steps: steps.collect(),
         effect,
+        recovery: condition(object, "Recovering").map(|it| format!("{}: {}", it.reason, it.message)),
         residual: residual
             .map(|r| format!("{} {:.1}/s: {}", r.service, rps(r.milli_requests_per_second), r.why))
             .collect(),
@@ -144,7 +146,8 @@ impl Status {
             return;
         }
         let isolation = |row: &IsolationRow| {
-            let lines = [row.effect.clone().unwrap_or_default(), row.residual.join("\n")];
+            let recovery = row.recovery.as_ref().map(|recovery| format!("way back: {recovery}"));
+            let lines = [row.effect.clone().unwrap_or_default(), row.residual.join("\n"), recovery.unwrap_or_default()];
             let effect: Vec<String> = lines.into_iter().filter(|line| !line.is_empty()).collect();
             vec![
                 row.zone.clone(),

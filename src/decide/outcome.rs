@@ -15,8 +15,6 @@ const LEAST_PART: Ratio = Ratio::from_percent(0.1);
 const LEAST_SLOWER: f64 = 0.05;
 /// Fewer calls say nothing.
 const FEWEST_CALLS: f64 = 200.0;
-/// An isolation gets this long to show before it is judged at all.
-const SETTLING: SignedDuration = SignedDuration::from_mins(1);
 
 /// The section `rollback`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,16 +138,16 @@ fn share(calls: Calls) -> Option<f64> {
 
 /// Why an isolation should be given up, as far as the newest minute says.
 ///
-/// Pure. What can't be compared says nothing.
+/// Pure. What can't be compared says nothing. The newest figures are over `span`, all of which must be after the isolation.
 pub fn failing(
     isolation: &Isolation,
     (before, after): (&Picture, &Picture),
     settings: &Settings,
-    now: Timestamp,
+    (now, span): (Timestamp, SignedDuration),
 ) -> Option<String> {
     let isolated_at = isolation.isolated_at?;
     let since = now.duration_since(isolated_at);
-    let watched = since >= SETTLING && since <= settings.watch.signed();
+    let watched = since > span && since <= settings.watch.signed();
     if !settings.enabled || !watched || isolation.recovery.as_ref().is_some_and(|r| r.stage != Stage::Out) {
         return None;
     }

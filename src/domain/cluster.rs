@@ -1,8 +1,8 @@
 //! What the cluster looks like: nodes, pods and services, as far as guardrails and steps need them.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
 use super::{ServiceId, Zone};
 

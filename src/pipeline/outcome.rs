@@ -35,11 +35,12 @@ impl Pipeline {
         for isolation in isolations.iter_mut().filter(|i| i.holds_zone_out() && !i.returning(now)) {
             let zone = isolation.zone().clone();
             let after = Picture::of(&zone, self.figures.iter());
+            let span = self.history.cycle().signed() * self.figures.len() as i32;
             let standing = self.standings.entry(zone.clone()).or_default();
             let failing = standing
                 .before
                 .as_ref()
-                .and_then(|before| decide::failing(isolation, (before, &after), &self.settings.rollback, now));
+                .and_then(|before| decide::failing(isolation, (before, &after), &self.settings.rollback, (now, span)));
             let Some(why) = failing else {
                 standing.failing_since = None;
                 continue;

@@ -33,7 +33,7 @@ async fn tell(hold: OperatorHold) -> (Arc<MemoryStore>, Vec<Record>) {
     let mut pipeline = Pipeline::new(settings, cycle, store.clone(), records.clone());
     let history = observer.observe(start - SignedDuration::from_mins(15), start).await.unwrap();
     history.iter().for_each(|snapshot| pipeline.learn(snapshot));
-    for snapshot in observer.observe(start + cycle.signed(), start + SignedDuration::from_mins(22)).await.unwrap() {
+    for snapshot in observer.observe(start + cycle.signed(), start + SignedDuration::from_mins(30)).await.unwrap() {
         pipeline.tick(&mut observer, &snapshot, snapshot.time).await.unwrap();
     }
     let kept = records.0.lock().unwrap().clone();

@@ -53,7 +53,7 @@ fn a_gray_zone_is_isolated_when_it_was_and_by_the_evidence_that_it_was() {
     let expected = [
         decided("2025-01-06T00:45:30Z", "suspect", "cn-hangzhou-j"),
         decided("2025-01-06T00:46:00Z", "isolate", "cn-hangzhou-j"),
-        decided("2025-01-06T01:05:00Z", "clear", "cn-hangzhou-j"),
+        decided("2025-01-06T01:10:00Z", "clear", "cn-hangzhou-j"),
     ];
     assert_eq!(decisions(&records), expected);
     let isolated = records.iter().find(|r| text(r, "event") == "isolate").unwrap();
