@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn seen(newest: Newest, served: f64) -> Signs {
-        Signs { newest, served, ..Signs::default() }
+        Signs { served, newest, ..Signs::default() }
     }
 
     #[test]

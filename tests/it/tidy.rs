@@ -170,7 +170,7 @@ fn imports(text: &str) -> (Vec<String>, Vec<String>) {
         if let Some(rest) = line.strip_prefix("use ") {
             let first = rest.split([':', ';', ' ']).next().unwrap();
             let a_crate = first.starts_with(|c: char| c.is_ascii_lowercase());
-            if a_crate && !["std", "crate", "super", "self"].contains(&first) {
+            if a_crate && !["std", "core", "crate", "super", "self"].contains(&first) {
                 foreign.push(first.to_owned());
             }
         }
