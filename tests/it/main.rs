@@ -28,6 +28,7 @@ mod evaluation;
 mod executor;
 mod executor_time;
 mod external_dns;
+mod guarded;
 mod guardrails;
 mod holds;
 mod hostile;
