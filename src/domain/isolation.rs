@@ -36,8 +36,8 @@ pub struct Isolation {
     pub recovery: Option<Recovery>,
     /// Whether it has ended and yet stays, as it is somebody's own: no other of its zone can be made beside it.
     pub remains: bool,
-    /// Whether a person has looked at it since: it is on no budget any more.
-    pub acknowledged: bool,
+    /// When a person looked at it: it is on no budget any more.
+    pub acknowledged_at: Option<Timestamp>,
 }
 
 /// What is wanted of an isolation.
@@ -85,7 +85,7 @@ impl Isolation {
             effect: None,
             recovery: None,
             remains: false,
-            acknowledged: false,
+            acknowledged_at: None,
         }
     }
 

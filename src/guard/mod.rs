@@ -357,7 +357,8 @@ fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Setting
 /// Of the zone, and of all together. What a person has acknowledged is on neither.
 fn budget_spent(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
     let day = SignedDuration::from_hours(24);
-    let counts = |i: &&Isolation| i.admitted_at().is_some() && !i.acknowledged && i.requested_at + day > now;
+    let counts =
+        |i: &&Isolation| i.admitted_at().is_some() && i.acknowledged_at.is_none() && i.requested_at + day > now;
     let recent = || situation.isolations.iter().filter(counts);
     let of_zone = recent().filter(|isolation| *isolation.zone() == request.zone).count();
     let spent = |isolations: usize, allowed: u32, of_all: bool| {

@@ -229,7 +229,7 @@ impl IsolationStore for KubernetesStore {
         for zone in &zones {
             let (name, Some(at)) = (zone.name_any(), convert::acknowledged_at(zone, now)) else { continue };
             let looked_at = |i: &&mut Isolation| i.zone().as_str() == name && i.requested_at <= at;
-            past.iter_mut().filter(looked_at).for_each(|isolation| isolation.acknowledged = true);
+            past.iter_mut().filter(looked_at).for_each(|isolation| isolation.acknowledged_at = Some(at));
         }
         past.sort_by(|a, b| a.requested_at.cmp(&b.requested_at).then_with(|| a.id.cmp(&b.id)));
         Ok(past)

@@ -28,6 +28,8 @@ const GAP_CYCLES: u32 = 3;
 const HEALED_CYCLES: u32 = 20;
 /// A second zone that gets worse within this time of an isolation was part of the same trouble.
 const RECLASSIFIED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
+/// What a person acknowledged longer ago was put on record by an earlier process.
+const ACKNOWLEDGED_LATELY: SignedDuration = SignedDuration::from_mins(5);
 /// With this share of the first one's severity it is as bad.
 const AS_BAD: f64 = 0.5;
 /// Rounds of a closer look in one cycle: each settles at least one suspect.
@@ -100,8 +102,8 @@ pub struct Pipeline {
     leads: bool,
     pause: Pause,
     silences: Silences,
-    /// Isolations that a person has acknowledged; not known before the first cycle.
-    acknowledged: Option<BTreeSet<String>>,
+    /// When a person last acknowledged a zone's isolations.
+    acknowledged: BTreeMap<Zone, Timestamp>,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
@@ -189,7 +191,7 @@ impl Pipeline {
         let mut isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
         self.note_gaps(&sight, &isolations).await?;
-        self.note_acknowledged(&isolations, snapshot.time).await?;
+        self.note_acknowledged(&isolations, now).await?;
         let mut stored = Ok(());
         for (zone, decision) in decide::decide(&sight.assessment, &isolations, &self.settings.decide) {
             let Some(finding) = sight.assessment.zones.get(&zone) else { continue };

@@ -1,10 +1,10 @@
 //! What goes on record beside decisions: gaps, suspicions, effects, and the ends of holds.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 
-use super::{GAP_CYCLES, GapKey, HEALED_CYCLES, Pipeline, TRAFFIC_CYCLES, TickError, gap_key};
+use super::{ACKNOWLEDGED_LATELY, GAP_CYCLES, GapKey, HEALED_CYCLES, Pipeline, TRAFFIC_CYCLES, TickError, gap_key};
 use crate::decide;
 use crate::domain::{
     Decision, Effect, Event, Finding, Gap, Isolation, OperatorHold, Record, Sight, Snapshot, Verdict, Zone,
@@ -87,22 +87,25 @@ impl Pipeline {
         self.record(Record { verdict: Some(finding.verdict.clone()), ..record }, Some(zone)).await
     }
 
-    /// What a person has looked at since the last cycle.
+    /// What a person has looked at since the last cycle. After a change of the replica that acts it may stand twice on record.
     pub(super) async fn note_acknowledged(
         &mut self,
         isolations: &[Isolation],
-        time: Timestamp,
+        now: Timestamp,
     ) -> Result<(), AuditError> {
-        let all: BTreeSet<String> = isolations.iter().filter(|i| i.acknowledged).map(|i| i.id.clone()).collect();
-        let Some(known) = self.acknowledged.replace(all).filter(|_| self.leads) else { return Ok(()) };
-        let mut zones: BTreeMap<&Zone, usize> = BTreeMap::new();
-        for isolation in isolations.iter().filter(|i| i.acknowledged && !known.contains(&i.id)) {
-            *zones.entry(isolation.zone()).or_default() += 1;
+        let mut newest: BTreeMap<&Zone, (Timestamp, usize)> = BTreeMap::new();
+        for (isolation, at) in isolations.iter().filter_map(|i| Some((i, i.acknowledged_at?))) {
+            let (_, count) = newest.entry(isolation.zone()).or_insert((at, 0));
+            *count += 1;
         }
-        for (zone, count) in zones {
-            let message =
-                format!("a person has looked at {count} isolations of {zone}: they are on no budget any more");
-            self.record(Record::new(time, Event::Acknowledged, message), Some(zone)).await?;
+        for (zone, (at, count)) in newest {
+            let known = self.acknowledged.insert(zone.clone(), at);
+            let lately = now.duration_since(at) <= ACKNOWLEDGED_LATELY;
+            if self.leads && known != Some(at) && (known.is_some() || lately) {
+                let message =
+                    format!("a person has looked at {count} isolations of {zone}: they are on no budget any more");
+                self.record(Record::new(now, Event::Acknowledged, message), Some(zone)).await?;
+            }
         }
         Ok(())
     }

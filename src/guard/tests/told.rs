@@ -137,6 +137,6 @@ fn all_zones_together_have_a_budget_and_a_person_resets_it() {
     world.request.overrides = ["budget_spent".to_owned()].into();
     assert_eq!(world.held(), "admitted");
     world.request.overrides.clear();
-    world.isolations[0].acknowledged = true;
+    world.isolations[0].acknowledged_at = Some(at(0));
     assert_eq!(world.held(), "admitted");
 }
