@@ -1,5 +1,7 @@
 //! `zoneward isolate` and `zoneward approve`: a person's hand on the very same executor.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -35,6 +37,23 @@ pub(super) struct Arguments {
     /// A guardrail that need not pass, such as cooling-down; may be given several times
     #[arg(long = "override", value_name = "GUARDRAIL", value_parser = guardrail)]
     overrides: Vec<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DrillArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The zone, as the nodes' topology.kubernetes.io/zone names it
+    zone: String,
+    /// For how long, such as 30m
+    #[arg(long = "for", value_name = "TIME", value_parser = period)]
+    lasts: Period,
+    /// Why, for those who read the audit journal
+    #[arg(long, default_value = "a drill")]
+    reason: String,
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
@@ -85,15 +104,37 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         overrides: arguments.overrides.iter().cloned().collect(),
         approved: true,
     };
-    if arguments.dry_run {
-        return preflight::examine(&remote, &spec, now).await?.print(Output::Table);
+    begin(&remote, spec, arguments.dry_run).await
+}
+
+pub(super) async fn drill(arguments: DrillArguments) -> anyhow::Result<Outcome> {
+    let remote = Remote::connect(&arguments.config).await?;
+    let now = Timestamp::from_second(super::now().as_second())?;
+    let spec = IsolationSpec {
+        zone: Zone::new(arguments.zone),
+        origin: Origin::Drill,
+        reason: arguments.reason,
+        evidence: Vec::new(),
+        expires_at: now + arguments.lasts.signed(),
+        share: Share::NONE,
+        only: BTreeSet::new(),
+        overrides: BTreeSet::new(),
+        approved: true,
+    };
+    begin(&remote, spec, arguments.dry_run).await
+}
+
+async fn begin(remote: &Remote, spec: IsolationSpec, dry_run: bool) -> anyhow::Result<Outcome> {
+    let now = super::now();
+    if dry_run {
+        return preflight::examine(remote, &spec, now).await?.print(Output::Table);
     }
-    let zone = &arguments.zone;
+    let zone = spec.zone.as_str();
     let acting = remote.who_acts(now).await;
     if acting.is_over() {
         bail!("{zone} is not isolated: {acting}");
     }
-    note_hold(&remote, &spec.zone).await?;
+    note_hold(remote, &spec.zone).await?;
     match bounded(remote.isolations.create(&PostParams::default(), &object(&spec))).await {
         Ok(_) => {}
         Err(error) if status_code(&error) == Some(409) => {
@@ -107,7 +148,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Err(error) => return Err(api_error("the ZoneIsolation can't be made", &error)),
     }
     render::line(&format!("{zone}: asked for, until {}", spec.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")));
-    follow(&remote, zone, true).await
+    follow(remote, zone, true).await
 }
 
 pub(super) async fn approve(arguments: ApproveArguments) -> anyhow::Result<Outcome> {

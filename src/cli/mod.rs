@@ -49,6 +49,8 @@ enum Command {
     Run(run::Arguments),
     /// Isolate a zone by hand, by the same guardrails and steps.
     Isolate(isolate::Arguments),
+    /// Isolate a healthy zone for a while, to know that the others bear it; broken off when they do not.
+    Drill(isolate::DrillArguments),
     /// Let an isolation that was recommended begin.
     Approve(isolate::ApproveArguments),
     /// Give a zone back, or all by the marks alone.
@@ -124,6 +126,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let (format, level) = match &arguments.command {
         Command::Run(run) => (run.log_format(), "info"),
         Command::Isolate(_)
+        | Command::Drill(_)
         | Command::Approve(_)
         | Command::Restore(_)
         | Command::Acknowledge(_)
@@ -142,6 +145,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Isolate(arguments) => isolate::run(arguments).await,
+        Command::Drill(arguments) => isolate::drill(arguments).await,
         Command::Approve(arguments) => isolate::approve(arguments).await,
         Command::Restore(arguments) => restore::run(arguments).await,
         Command::Acknowledge(arguments) => acknowledge::run(arguments).await,

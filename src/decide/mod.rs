@@ -1,10 +1,12 @@
 //! From verdicts to what should be done: one match.
 
+mod drill;
 mod effect;
 mod outcome;
 mod recovery;
 mod settings;
 
+pub use drill::{DrillTime, Settings as DrillSettings, breaks_off, due_drill};
 pub use effect::{effect, ineffective};
 pub use outcome::{Figures, Picture, Settings as RollbackSettings, failing, figures};
 pub use recovery::{Basis, Settings as RecoverySettings, Signs, recover};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Calls, Factor, Histogram, Isolation, Period, Ratio, Snapshot, Stage, Zone};
+use crate::domain::{Calls, Factor, Histogram, Isolation, Origin, Period, Ratio, Snapshot, Stage, Zone};
 
 /// What a zone must add to be worth a judgement: failures as a share of all calls, and to the mean duration.
 const LEAST_PART: Ratio = Ratio::from_percent(0.1);
@@ -151,7 +151,9 @@ pub fn failing(
     if !settings.enabled || !watched || isolation.recovery.as_ref().is_some_and(|r| r.stage != Stage::Out) {
         return None;
     }
-    harm(before, after, settings).or_else(|| no_good(before, after, settings))
+    // A drill can do no good.
+    let may_help = isolation.spec.origin != Origin::Drill;
+    harm(before, after, settings).or_else(|| may_help.then(|| no_good(before, after, settings)).flatten())
 }
 
 /// Whether the zones that are left got worse than they were.

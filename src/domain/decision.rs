@@ -71,6 +71,10 @@ pub enum HoldReason {
     NoFault,
     /// Another replica acts.
     NotLeader,
+    /// A drill is for a healthy mesh.
+    UnhealthyZones {
+        zones: Vec<Zone>,
+    },
     /// A person has not approved it yet.
     NotApproved,
     /// A person has paused zoneward, or whether one has can't be told.
@@ -181,6 +185,7 @@ impl HoldReason {
         match self {
             Self::NoFault => "no_fault",
             Self::NotLeader => "not_leader",
+            Self::UnhealthyZones { .. } => "unhealthy_zones",
             Self::NotApproved => "not_approved",
             Self::Paused { .. } => "paused",
             Self::OperatorHold { .. } => "operator_hold",
@@ -216,6 +221,11 @@ impl fmt::Display for HoldReason {
             Self::NoFault => write!(f, "there is no fault"),
             Self::NotLeader => write!(f, "another replica leads, and acts"),
             Self::UnseenCluster => write!(f, "the cluster can't be seen, so nothing is done to it"),
+            Self::UnhealthyZones { zones } => write!(
+                f,
+                "a drill waits until every zone is known to be healthy, which {} is not",
+                zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
+            ),
             Self::NotApproved => write!(f, "a person has to approve it"),
             Self::OperatorHold { since, why } => write!(f, "an operator holds it since {since:.0}: {why}"),
             Self::BlockedWindow { until, why } => {

@@ -171,6 +171,8 @@ pub enum Origin {
     Detector,
     /// A person, or what a person set up.
     Operator,
+    /// A healthy zone is taken out on purpose, to know that the others bear it.
+    Drill,
 }
 
 /// A step's name, such as `mesh`, `dns` or `taint`.

@@ -1,5 +1,6 @@
 //! Shared vocabulary: pure data, no behaviour beyond what keeps it consistent.
 
+mod calendar;
 pub mod cluster;
 pub mod decision;
 mod failures;
@@ -14,6 +15,7 @@ pub mod silence;
 pub mod verdict;
 pub mod zone;
 
+pub use calendar::{Day, NamedTimeZone, TimeOfDay};
 pub use cluster::ClusterView;
 pub use decision::{Decision, HoldReason, Mode, Request};
 pub use failures::FailureClasses;

@@ -149,6 +149,10 @@ pub enum Event {
     Ineffective,
     /// An isolation did harm or no good, and is given up.
     RolledBack,
+    /// What came of a drill: it could not begin, was broken off, or lasted its time.
+    DrillBlocked,
+    DrillAborted,
+    DrillPassed,
     /// An isolated zone is on its way back, or has got worse again on it.
     Recovering,
     Relapsed,
@@ -188,6 +192,9 @@ impl Event {
             Self::Effective => "effective",
             Self::Ineffective => "ineffective",
             Self::RolledBack => "rolled_back",
+            Self::DrillBlocked => "drill_blocked",
+            Self::DrillAborted => "drill_aborted",
+            Self::DrillPassed => "drill_passed",
             Self::Recovering => "recovering",
             Self::Relapsed => "relapsed",
             Self::Restore => "restore",

@@ -71,7 +71,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 19] = [
+const GUARDRAILS: [Guardrail; 20] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("paused", paused),
@@ -79,6 +79,7 @@ const GUARDRAILS: [Guardrail; 19] = [
     promised("unknown_zone", unknown_zone),
     advised("stale_data", stale_data),
     promised("no_fault", no_fault),
+    promised("unhealthy_zones", unhealthy_zones),
     promised("operator_hold", operator_hold),
     advised("blocked_window", blocked_window),
     advised("planned_maintenance", planned_maintenance),
@@ -227,10 +228,17 @@ fn no_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _: Times
     held_if(request.origin == Origin::Detector && verdict != Some(&Verdict::ZoneFault), || HoldReason::NoFault)
 }
 
+/// A drill is for times in which nothing is wrong.
+fn unhealthy_zones(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
+    let unhealthy = |(_, finding): &(&Zone, &Finding)| finding.verdict != Verdict::Healthy;
+    let zones: Vec<Zone> = situation.assessment.zones.iter().filter(unhealthy).map(|(zone, _)| zone.clone()).collect();
+    held_if(request.origin == Origin::Drill && !zones.is_empty(), || HoldReason::UnhealthyZones { zones })
+}
+
 /// Concerns what no person asked for.
 fn operator_hold(situation: &Situation<'_>, request: &Request, _: &Settings, _: Timestamp) -> Outcome {
     match situation.holds.get(&request.zone) {
-        Some(hold) if request.origin == Origin::Detector => {
+        Some(hold) if request.origin != Origin::Operator => {
             Outcome::Held(HoldReason::OperatorHold { since: hold.since, why: hold.why.clone() })
         }
         Some(_) | None => Outcome::Passed,
@@ -336,15 +344,17 @@ fn unreachable_service(situation: &Situation<'_>, request: &Request, settings: &
     }
 }
 
-/// Episodes that took the zone out, or may have.
-fn past<'a>(situation: &Situation<'a>, zone: &'a Zone) -> impl Iterator<Item = &'a Isolation> {
-    situation.isolations.iter().filter(move |i| i.zone() == zone && i.admitted_at().is_some())
+/// Episodes that took the zone out, or may have. Drills keep nothing from being done in earnest.
+fn past<'a>(situation: &Situation<'a>, request: &Request) -> impl Iterator<Item = &'a Isolation> + use<'a> {
+    let is_drill = request.origin == Origin::Drill;
+    let counts = move |i: &&Isolation| i.admitted_at().is_some() && (is_drill || i.spec.origin != Origin::Drill);
+    situation.isolations.iter().filter(counts)
 }
 
 fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
     let day = SignedDuration::from_hours(24);
-    let of_a_day =
-        past(situation, &request.zone).filter_map(|isolation| isolation.restored_at.filter(|at| *at + day > now));
+    let of_zone = past(situation, request).filter(|isolation| *isolation.zone() == request.zone);
+    let of_a_day = of_zone.filter_map(|isolation| isolation.restored_at.filter(|at| *at + day > now));
     let restored: Vec<Timestamp> = of_a_day.collect();
     // A zone that comes back sick again and again is given longer each time.
     let times = 1 << restored.len().saturating_sub(1).min(10);
@@ -357,9 +367,7 @@ fn cooling_down(situation: &Situation<'_>, request: &Request, settings: &Setting
 /// Of the zone, and of all together. What a person has acknowledged is on neither.
 fn budget_spent(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
     let day = SignedDuration::from_hours(24);
-    let counts =
-        |i: &&Isolation| i.admitted_at().is_some() && i.acknowledged_at.is_none() && i.requested_at + day > now;
-    let recent = || situation.isolations.iter().filter(counts);
+    let recent = || past(situation, request).filter(|i| i.acknowledged_at.is_none() && i.requested_at + day > now);
     let of_zone = recent().filter(|isolation| *isolation.zone() == request.zone).count();
     let spent = |isolations: usize, allowed: u32, of_all: bool| {
         let isolations = isolations as u32;

@@ -1,12 +1,9 @@
 //! Times of the week in which nothing is isolated automatically.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jiff::Timestamp;
-use jiff::civil::{Date, Weekday};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
+
+use crate::domain::{Day, NamedTimeZone, TimeOfDay};
 
 /// Such as every Monday and Friday from 10:00 to 12:30 in Shanghai.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,124 +23,17 @@ pub struct BlockedWindow {
 impl BlockedWindow {
     /// When it ends, if it is that time.
     pub fn ends(&self, now: Timestamp) -> Option<Timestamp> {
-        let today = self.time_zone.zone.to_datetime(now).date();
+        let today = self.time_zone.date(now);
         let days = [today.yesterday().ok(), Some(today)].into_iter().flatten();
         days.filter(|day| self.days.is_empty() || self.days.iter().any(|it| it.weekday() == day.weekday())).find_map(
             |day| {
                 let last = if self.to > self.from { day } else { day.tomorrow().ok()? };
-                let (begin, end) = (self.moment(day, self.from)?, self.moment(last, self.to)?);
+                let (begin, end) = (self.from.on(day, &self.time_zone)?, self.to.on(last, &self.time_zone)?);
                 (begin <= now && now < end).then_some(end)
             },
         )
     }
-
-    fn moment(&self, day: Date, time: TimeOfDay) -> Option<Timestamp> {
-        let day = if time.hour == 24 { day.tomorrow().ok()? } else { day };
-        self.time_zone.zone.to_timestamp(day.at(time.hour % 24, time.minute, 0, 0)).ok()
-    }
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Day {
-    Mon,
-    Tue,
-    Wed,
-    Thu,
-    Fri,
-    Sat,
-    Sun,
-}
-
-impl Day {
-    const fn weekday(self) -> Weekday {
-        match self {
-            Self::Mon => Weekday::Monday,
-            Self::Tue => Weekday::Tuesday,
-            Self::Wed => Weekday::Wednesday,
-            Self::Thu => Weekday::Thursday,
-            Self::Fri => Weekday::Friday,
-            Self::Sat => Weekday::Saturday,
-            Self::Sun => Weekday::Sunday,
-        }
-    }
-}
-
-/// From `00:00` to `24:00`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TimeOfDay {
-    hour: i8,
-    minute: i8,
-}
-
-impl FromStr for TimeOfDay {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = |part: &str| (part.len() == 2).then(|| part.parse::<i8>().ok()).flatten();
-        let parts = text.split_once(':').and_then(|(hour, minute)| Some((digits(hour)?, digits(minute)?)));
-        match parts {
-            Some((hour @ 0..24, minute @ 0..60)) => Ok(Self { hour, minute }),
-            Some((24, 0)) => Ok(Self { hour: 24, minute: 0 }),
-            Some(_) | None => Err(format!("`{text}` is no time of day: write \"00:00\" to \"24:00\"")),
-        }
-    }
-}
-
-impl fmt::Display for TimeOfDay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.hour, self.minute)
-    }
-}
-
-/// By its name in the IANA time zone database, of which an edition is built in: a container may have none.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NamedTimeZone {
-    name: String,
-    zone: TimeZone,
-}
-
-impl Default for NamedTimeZone {
-    fn default() -> Self {
-        Self { name: "UTC".to_owned(), zone: TimeZone::UTC }
-    }
-}
-
-impl FromStr for NamedTimeZone {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let zone = TimeZoneDatabase::bundled().get(name);
-        let zone = zone.map_err(|_| format!("`{name}` is no time zone: write one such as Asia/Shanghai, or UTC"))?;
-        Ok(Self { name: name.to_owned(), zone })
-    }
-}
-
-impl fmt::Display for NamedTimeZone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
-    }
-}
-
-macro_rules! through_string {
-    ($($type:ident),*) => {$(
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-        impl From<$type> for String {
-            fn from(value: $type) -> Self {
-                value.to_string()
-            }
-        }
-    )*};
-}
-through_string!(TimeOfDay, NamedTimeZone);
 
 #[cfg(test)]
 mod tests {

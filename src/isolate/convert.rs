@@ -98,6 +98,7 @@ impl From<SpecOrigin> for Origin {
         match origin {
             SpecOrigin::Detector => Self::Detector,
             SpecOrigin::Operator => Self::Operator,
+            SpecOrigin::Drill => Self::Drill,
         }
     }
 }
@@ -107,6 +108,7 @@ impl From<Origin> for SpecOrigin {
         match origin {
             Origin::Detector => Self::Detector,
             Origin::Operator => Self::Operator,
+            Origin::Drill => Self::Drill,
         }
     }
 }

@@ -331,7 +331,7 @@ impl Executor {
         if !(self.leads)() {
             return Ok(false);
         }
-        let by_hand = isolation.spec.origin == Origin::Operator;
+        let by_hand = isolation.spec.origin != Origin::Detector;
         let refusal = match answer {
             Ok(passed) => {
                 if by_hand || isolation.admission != Admission::Pending {

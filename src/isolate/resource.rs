@@ -65,6 +65,7 @@ pub enum SpecOrigin {
     Detector,
     #[default]
     Operator,
+    Drill,
 }
 
 /// How far it has come.

@@ -32,6 +32,7 @@ pub(super) fn admitted(isolation: &Isolation) -> String {
     let who = match spec.origin {
         Origin::Detector => "a person approved",
         Origin::Operator => "a person asked",
+        Origin::Drill => "a drill",
     };
     format!("{} is to be isolated until {:.0}, as {who}{overrides}: {}", spec.zone, isolation.expires_at(), spec.reason)
 }

@@ -115,6 +115,8 @@ fn severity(record: &Record) -> EventType {
         | Event::Paused
         | Event::Reclassified
         | Event::RolledBack
+        | Event::DrillBlocked
+        | Event::DrillAborted
         | Event::Relapsed
         | Event::Mended
         | Event::Adopted
@@ -131,6 +133,7 @@ fn severity(record: &Record) -> EventType {
         | Event::Step
         | Event::Isolated
         | Event::Effective
+        | Event::DrillPassed
         | Event::Recovering
         | Event::Restore
         | Event::Restored

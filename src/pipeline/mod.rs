@@ -1,5 +1,6 @@
 //! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
 
+mod drill;
 mod notes;
 mod outcome;
 mod recovery;
@@ -43,6 +44,7 @@ pub struct Settings {
     pub guard: guard::Settings,
     pub rollback: decide::RollbackSettings,
     pub recovery: decide::RecoverySettings,
+    pub drills: decide::DrillSettings,
     pub mode: Mode,
 }
 
@@ -77,6 +79,8 @@ struct Standing {
     before: Option<decide::Picture>,
     failing_since: Option<Timestamp>,
     rolled_back: Option<Timestamp>,
+    /// Since when the drill lasted that it is on record to have passed.
+    drill_passed: Option<Timestamp>,
     /// Of its recovery.
     signs: decide::Signs,
     /// Of the fault that it was last isolated for.
@@ -96,6 +100,8 @@ pub struct Pipeline {
     gaps: BTreeMap<GapKey, (u32, Gap)>,
     /// Of the newest cycles.
     figures: VecDeque<BTreeMap<Zone, decide::Figures>>,
+    /// When a scheduled drill was last tried.
+    drill_tried: Option<Timestamp>,
     store: Arc<dyn IsolationStore>,
     audit: Arc<dyn AuditSink>,
     /// Whether this replica is the one that acts.
@@ -123,6 +129,7 @@ impl Pipeline {
             standings,
             gaps,
             figures,
+            drill_tried: None,
             store,
             audit,
             leads: true,
@@ -210,8 +217,10 @@ impl Pipeline {
         if !self.pause.is_on() {
             self.roll_back(snapshot, &mut isolations, now).await?;
         }
-        if self.pause.is_off() {
+        if self.acts() && self.pause.is_off() {
+            self.watch_drills(&sight, &mut isolations, now).await?;
             self.recover(observer, &sight, &mut isolations, now).await?;
+            self.begin_drill(&sight, &holds, now).await?;
         }
         self.note_adopted(snapshot.time).await?;
         stored?;
@@ -256,6 +265,7 @@ impl Pipeline {
             | HoldReason::StaleData { .. } => false,
             HoldReason::NotLeader
             | HoldReason::Paused { .. }
+            | HoldReason::UnhealthyZones { .. }
             | HoldReason::OperatorHold { .. }
             | HoldReason::PlannedMaintenance { .. }
             | HoldReason::BlockedWindow { .. }
@@ -298,6 +308,26 @@ impl Pipeline {
         self.record(record, Some(zone)).await
     }
 
+    /// What guardrails look at, in this cycle.
+    fn situation<'a>(
+        &'a self,
+        sight: &'a Sight,
+        isolations: &'a [Isolation],
+        holds: &'a BTreeMap<Zone, OperatorHold>,
+    ) -> Situation<'a> {
+        Situation {
+            snapshot: &sight.snapshot,
+            assessment: &sight.assessment,
+            cluster: sight.snapshot.cluster.as_ref(),
+            isolations,
+            holds,
+            pause: &self.pause,
+            silences: &self.silences,
+            leads: self.leads,
+            acts: self.settings.mode != Mode::Observe,
+        }
+    }
+
     async fn isolate(
         &mut self,
         request: Request,
@@ -308,17 +338,7 @@ impl Pipeline {
     ) -> Result<(), TickError> {
         let snapshot = &sight.snapshot;
         let isolations = self.store.list().await?;
-        let situation = Situation {
-            snapshot,
-            assessment: &sight.assessment,
-            cluster: snapshot.cluster.as_ref(),
-            isolations: &isolations,
-            holds,
-            pause: &self.pause,
-            silences: &self.silences,
-            leads: self.leads,
-            acts: self.settings.mode != Mode::Observe,
-        };
+        let situation = self.situation(sight, &isolations, holds);
         let passed = match guard::admit(&situation, &request, &self.settings.guard, now) {
             Ok(passed) => passed,
             Err(reason) => return Ok(self.blocked(&request.zone, finding, reason, snapshot.time).await?),

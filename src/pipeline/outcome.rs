@@ -51,13 +51,14 @@ impl Pipeline {
             {
                 continue;
             }
-            let by_hand = isolation.spec.origin == Origin::Operator;
-            let record = in_words(&zone, &why, by_hand, snapshot.time);
-            self.record(record, Some(&zone)).await?;
-            if !by_hand {
+            let origin = isolation.spec.origin;
+            self.record(in_words(&zone, &why, origin, snapshot.time), Some(&zone)).await?;
+            if origin == Origin::Detector {
                 let why = format!("its isolation was given up, as {why}: a person should look");
                 self.store.hold(&zone, OperatorHold { since: now, why, until_healthy: true }).await?;
-                isolation.end(why_ended(), now);
+            }
+            if origin != Origin::Operator {
+                isolation.end("it did harm, or no good".to_owned(), now);
                 self.store.save_course(isolation).await?;
             }
             self.standings.entry(zone).or_default().rolled_back = Some(since);
@@ -66,19 +67,18 @@ impl Pipeline {
     }
 }
 
-fn why_ended() -> String {
-    "it did harm, or no good".to_owned()
-}
-
-/// What a person asked for is for a person to end.
-fn in_words(zone: &Zone, why: &str, by_hand: bool, time: Timestamp) -> Record {
-    if by_hand {
-        let message =
-            format!("the isolation of {zone} may do harm, or no good: {why}; a person asked for it, and it stays");
-        return Record::new(time, Event::Ineffective, message);
-    }
-    let message = format!(
-        "the isolation of {zone} is given up: {why}; {zone} is not isolated again until it was healthy: a person should look"
-    );
-    Record::new(time, Event::RolledBack, message)
+fn in_words(zone: &Zone, why: &str, origin: Origin, time: Timestamp) -> Record {
+    let (event, message) = match origin {
+        Origin::Detector => {
+            let then = format!("{zone} is not isolated again until it was healthy: a person should look");
+            (Event::RolledBack, format!("the isolation of {zone} is given up: {why}; {then}"))
+        }
+        Origin::Drill => (Event::DrillAborted, format!("the drill of {zone} is broken off: {why}")),
+        // What a person asked for is for a person to end.
+        Origin::Operator => {
+            let then = "a person asked for it, and it stays";
+            (Event::Ineffective, format!("the isolation of {zone} may do harm, or no good: {why}; {then}"))
+        }
+    };
+    Record::new(time, event, message)
 }

@@ -16,9 +16,6 @@ impl Pipeline {
         isolations: &mut [Isolation],
         now: Timestamp,
     ) -> Result<(), TickError> {
-        if !self.acts() {
-            return Ok(());
-        }
         for isolation in isolations.iter_mut().filter(|i| i.holds_zone_out() && !i.returning(now)) {
             let zone = isolation.zone().clone();
             self.watch(observer, sight, isolation).await;

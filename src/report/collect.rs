@@ -102,6 +102,9 @@ impl Collector {
             | Event::Resumed
             | Event::Reclassified
             | Event::RolledBack
+            | Event::DrillBlocked
+            | Event::DrillAborted
+            | Event::DrillPassed
             | Event::Recovering
             | Event::Relapsed
             | Event::Mended

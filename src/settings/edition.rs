@@ -24,6 +24,7 @@ impl Settings {
         self.isolate = newer.isolate;
         self.rollback = newer.rollback;
         self.recovery = newer.recovery;
+        self.drills = newer.drills;
         self.hand_over();
         let after = self.tree();
         Changes { adopted: differences(&before, &after), at_next_start: differences(&after, &wanted) }

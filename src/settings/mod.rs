@@ -28,6 +28,7 @@ pub struct Settings {
     pub rollback: decide::RollbackSettings,
     pub recovery: decide::RecoverySettings,
     pub probes: Vec<observe::ProbeSettings>,
+    pub drills: decide::DrillSettings,
     pub steps: steps::Settings,
     pub kubernetes: kubernetes::Settings,
     pub audit: audit::Settings,
@@ -112,6 +113,7 @@ impl Settings {
         problems.extend(owned(self.isolate.problems()).map(of("isolate")));
         problems.extend(owned(self.rollback.problems()).map(of("rollback")));
         problems.extend(owned(self.recovery.problems()).map(of("recovery")));
+        problems.extend(owned(self.drills.problems()).map(of("drills")));
         problems.extend(observe::ProbeSettings::problems(&self.probes).into_iter().map(of_list("probes")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
@@ -137,6 +139,7 @@ impl Settings {
             guard: self.guard.clone(),
             rollback: self.rollback.clone(),
             recovery: self.recovery.clone(),
+            drills: self.drills.clone(),
             mode: self.mode,
         }
     }

@@ -24,6 +24,7 @@ mod detection;
 mod distribute;
 mod dns;
 mod dns_trouble;
+mod drills;
 mod evaluation;
 mod executor;
 mod executor_time;
