@@ -91,7 +91,14 @@ pub fn breaks_off(zone: &Zone, assessment: &Assessment) -> Option<String> {
         match finding.verdict {
             Verdict::ZoneFault => Some(format!("{other} looks sick: {evidence}")),
             Verdict::RegionalFault if finding.persistent => Some(format!("{other} is worse than it was: {evidence}")),
-            _ => None,
+            Verdict::RegionalFault
+            | Verdict::Healthy
+            | Verdict::ServiceFault { .. }
+            | Verdict::InstanceFault { .. }
+            | Verdict::NodeFault { .. }
+            | Verdict::RolloutInProgress { .. }
+            | Verdict::FaultElsewhere { .. }
+            | Verdict::Inconclusive { .. } => None,
         }
     })
 }

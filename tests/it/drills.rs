@@ -54,7 +54,8 @@ async fn tell(minutes: i64, faults: &str) -> Told {
         executor.run_until_idle(now).await.unwrap();
     }
     let clean = world.lock().unwrap().clean();
-    let (records, isolations) = (records.0.lock().unwrap().clone(), store.list().await.unwrap());
+    let isolations = store.list().await.unwrap();
+    let records = records.0.lock().unwrap().clone();
     Told { records, isolations, clean }
 }
 
