@@ -15,10 +15,10 @@ use crate::guard;
 use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, KubernetesStore};
 use crate::kubernetes::{self, ClusterWatch, ConnectError};
-use crate::leadership::{Candidate, Leadership};
+use crate::leadership::{Candidate, FencedStep, FencedStore, Leadership};
 use crate::notify::KubernetesEvents;
 use crate::observe::ZoneFrom;
-use crate::ports::{AuditSink, IsolationStep, Notifier};
+use crate::ports::{AuditSink, IsolationStep, IsolationStore, Notifier};
 use crate::settings::Settings;
 
 /// The cluster, where it can be seen.
@@ -117,7 +117,9 @@ impl Eyes {
     ) -> anyhow::Result<Hands> {
         let Some((client, watch)) = &self.cluster else { anyhow::bail!("to act takes a Kubernetes API") };
         let (candidate, leadership) = Candidate::new(client, self.identity.clone());
-        let store = Arc::new(KubernetesStore::new(client));
+        let fence = leadership.fence();
+        let zones = Arc::new(KubernetesStore::new(client));
+        let store: Arc<dyn IsolationStore> = Arc::new(FencedStore { store: zones.clone(), fence: fence.clone() });
         let looked = Arc::clone(watch);
         let look: Arc<Look> = Arc::new(move || looked.view());
         let (shown, isolations) = watch::channel(Vec::new());
@@ -129,7 +131,8 @@ impl Eyes {
         let controller = Controller {
             steps: steps::steps(&settings.steps, client, &look)
                 .into_iter()
-                .map(|step| step as Arc<dyn IsolationStep>)
+                .map(|step| FencedStep { step, fence: fence.clone() })
+                .map(|step| Arc::new(step) as Arc<dyn IsolationStep>)
                 .collect(),
             store: store.clone(),
             audit,
@@ -153,13 +156,14 @@ impl Eyes {
             controller.run(client, tasks_of_controller, stop).await;
         });
         let (executor, verdicts) = (Some(executor), BTreeMap::new());
-        Ok(Hands { store, leadership, isolations, sights, guard, pause, executor, verdicts })
+        Ok(Hands { store, zones, leadership, isolations, sights, guard, pause, executor, verdicts })
     }
 }
 
 /// What carries isolations out.
 pub(super) struct Hands {
-    pub store: Arc<KubernetesStore>,
+    pub store: Arc<dyn IsolationStore>,
+    zones: Arc<KubernetesStore>,
     leadership: Leadership,
     /// What the executor carries out.
     pub isolations: watch::Receiver<Vec<Isolation>>,
@@ -192,9 +196,10 @@ impl Hands {
         if self.verdicts == verdicts {
             return;
         }
-        match self.store.note_verdicts(&verdicts, now).await {
-            Ok(()) => self.verdicts = verdicts,
-            Err(error) => tracing::warn!(%error, "verdicts can't be noted on the Zone objects"),
+        match self.leadership.fence().pass(self.zones.note_verdicts(&verdicts, now)).await {
+            Some(Ok(())) => self.verdicts = verdicts,
+            Some(Err(error)) => tracing::warn!(%error, "verdicts can't be noted on the Zone objects"),
+            None => {}
         }
     }
 }

@@ -22,8 +22,9 @@ use crate::settings::Settings;
 
 /// Between two looks at an isolation that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Within which a daemon takes an isolation up, if there is one; another takes over within half of that.
-const TAKEN_UP_WITHIN: Duration = Duration::from_mins(1);
+/// Within which a daemon takes an isolation up, if there is one: at once, if it acts already.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(30);
+const _: () = assert!(leadership::TAKEN_OVER_WITHIN.as_secs() + 10 <= TAKEN_UP_WITHIN.as_secs());
 /// After which following ends, whatever has come of it.
 const FOLLOWED_FOR: Duration = Duration::from_mins(5);
 
@@ -147,7 +148,7 @@ impl Remote {
     /// Who acts, if anybody does: who renews its Lease while we look. Clocks of two machines tell nothing.
     pub(super) async fn renews(&self) -> anyhow::Result<Option<String>> {
         let Some((_, version)) = self.lease().await? else { return Ok(None) };
-        let looks_until = Instant::now() + leadership::LEASE;
+        let looks_until = Instant::now() + leadership::TAKEN_OVER_WITHIN;
         while Instant::now() < looks_until {
             tokio::time::sleep(Duration::from_secs(1)).await;
             match self.lease().await? {

@@ -14,7 +14,7 @@ use crate::isolate::KubernetesStore;
 use crate::isolate::resource::{StepStatus, ZoneIsolation};
 use crate::isolate::steps::{self, RealStep};
 use crate::kubernetes::{bounded, marks, read_pause, status_code};
-use crate::leadership::LEASE;
+use crate::leadership::TAKEN_OVER_WITHIN;
 use crate::ports::{IsolationStore, StepError};
 
 /// How long a daemon that acts has to let go of what was deleted.
@@ -246,7 +246,8 @@ async fn let_go(remote: &Remote, objects: &[ZoneIsolation]) -> anyhow::Result<()
     if left.is_empty() {
         return Ok(());
     }
-    render::line(&format!("looking for {} s whether a daemon acts, which would let go of them", LEASE.as_secs()));
+    let patience_s = TAKEN_OVER_WITHIN.as_secs();
+    render::line(&format!("looking for {patience_s} s whether a daemon acts, which would let go of them"));
     let acts = remote.renews().await?;
     let patience = Instant::now() + LET_GO_WITHIN;
     while acts.is_some() && !left.is_empty() && Instant::now() < patience {

@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::ports::StepError;
 
 /// One call to the API, as long as it may take.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What zoneward writes on objects, so that it finds its own again with nothing else in hand.
 pub mod marks {

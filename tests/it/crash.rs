@@ -32,7 +32,7 @@ impl<'a> Replicas<'a> {
         Self { stage, relay, started: 2, leader, follower }
     }
 
-    /// The leader is gone. Its Lease is taken for run out, which half a minute later it would be.
+    /// The leader is gone. Its Lease is taken for run out, which some seconds later it would be.
     fn take_over(&mut self) {
         self.stage.cluster.kubectl(&["delete", "lease", "-n", "zoneward", "zoneward"]);
         self.stage.leads(&format!("replica-{}", self.started - 1));

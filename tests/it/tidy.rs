@@ -84,7 +84,11 @@ const IMPORTS: [(&str, &[&str], &[&str]); 22] = [
         ],
     ),
     ("notify", &["domain", "ports", "kubernetes"], &["kube", "k8s_openapi", "tokio", "tokio_util"]),
-    ("leadership", &["kubernetes"], &["kube", "k8s_openapi", "tokio", "tokio_util", "jiff"]),
+    (
+        "leadership",
+        &["domain", "ports", "kubernetes"],
+        &["kube", "k8s_openapi", "tokio", "tokio_util", "jiff", "async_trait"],
+    ),
     (
         "audit",
         &["domain", "ports"],

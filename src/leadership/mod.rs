@@ -2,9 +2,15 @@
 //!
 //! Guarantees: of replicas whose clocks run at the same speed, however wrong they are set, at most one leads. A leader that
 //! can't renew stops to lead before another may begin: it counts from before its last renewal was sent, a follower from
-//! when it saw it. Source: client-go's leaderelection.
+//! when it saw it. What a leader writes goes through a [`Fence`], which ends every call, however long its own time-out,
+//! once the replica leads no more: so a stale leader overlaps by what it has sent already, at most one call a step.
+//! Source: client-go's leaderelection.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod fence;
+
+pub use fence::{Fence, FencedStep, FencedStore};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,34 +21,62 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::kubernetes::{CALL_TIMEOUT, explain, status_code};
+use crate::kubernetes::{explain, status_code};
 
 pub const LEASE_NAME: &str = "zoneward";
 /// A follower waits so long after the last renewal that it saw.
-pub const LEASE: Duration = Duration::from_secs(30);
-/// A leader begins nothing so long after it sent its last renewal; what it began before ends within `CALL_TIMEOUT`.
-const TRUST: Duration = Duration::from_secs(15);
+const LEASE: Duration = Duration::from_secs(12);
+/// A leader acts so long after it sent its last renewal. The rest of the lease is for what it sent just before.
+const TRUST: Duration = Duration::from_secs(8);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(4);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// After the death of a leader another leads within this time, where the API server answers.
+pub const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 
-const _: () = assert!(TRUST.as_secs() + CALL_TIMEOUT.as_secs() < LEASE.as_secs());
+// One renewal may fail. A follower may look just before the lease runs out.
+const _: () = assert!((RENEW_EVERY.as_secs() + 2 * RENEWAL_TIMEOUT.as_secs()) <= TRUST.as_secs());
+const _: () = assert!(TRUST.as_secs() + 4 <= LEASE.as_secs());
+const _: () =
+    assert!(LEASE.as_secs() + 2 * RENEW_EVERY.as_secs() + RENEWAL_TIMEOUT.as_secs() < TAKEN_OVER_WITHIN.as_secs());
+
+/// Until when this replica leads, as far as it knows.
+#[derive(Debug, Default)]
+struct Held {
+    until: Option<Instant>,
+    /// Counts its times of leading: what was begun in one of them does not go on in the next.
+    term: u64,
+}
+
+impl Held {
+    fn leads(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether this replica leads, as of now.
 #[derive(Debug, Clone)]
 pub struct Leadership {
-    until: Arc<Mutex<Option<Instant>>>,
+    held: Arc<Mutex<Held>>,
     changes: watch::Receiver<bool>,
 }
 
 impl Leadership {
     pub fn leads(&self) -> bool {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        lock(&self.held).leads()
     }
 
     /// Changes when this replica begins to lead, or ceases to.
     pub fn changes(&self) -> watch::Receiver<bool> {
         self.changes.clone()
+    }
+
+    /// What lets writes pass as long as this replica leads.
+    pub fn fence(&self) -> Fence {
+        Fence::new(Arc::clone(&self.held))
     }
 }
 
@@ -50,7 +84,7 @@ impl Leadership {
 pub struct Candidate {
     api: Api<Lease>,
     identity: String,
-    until: Arc<Mutex<Option<Instant>>>,
+    held: Arc<Mutex<Held>>,
     changed: watch::Sender<bool>,
     /// The newest lease of another, and when it was first seen.
     seen: Option<(LeaseSpec, Instant)>,
@@ -61,12 +95,12 @@ pub struct Candidate {
 
 impl Candidate {
     pub fn new(client: &Client, identity: String) -> (Self, Leadership) {
-        let until = Arc::new(Mutex::new(None));
+        let held = Arc::<Mutex<Held>>::default();
         let (changed, changes) = watch::channel(false);
         let api = Api::default_namespaced(client.clone());
         let candidate =
-            Self { api, identity, until: Arc::clone(&until), changed, seen: None, follows: None, trouble: false };
-        (candidate, Leadership { until, changes })
+            Self { api, identity, held: Arc::clone(&held), changed, seen: None, follows: None, trouble: false };
+        (candidate, Leadership { held, changes })
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -105,15 +139,18 @@ impl Candidate {
         if !std::mem::replace(&mut self.trouble, true) {
             tracing::warn!(why, "the Lease {LEASE_NAME} can't be read or written: who leads is not known");
         }
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        if until.is_none_or(|until| Instant::now() >= until) {
+        if !lock(&self.held).leads() {
             self.set(None);
         }
     }
 
     fn set(&mut self, until: Option<Instant>) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
-        let leads = until.is_some();
+        let leads = {
+            let mut held = lock(&self.held);
+            held.term += u64::from(!held.leads());
+            held.until = until;
+            held.leads()
+        };
         if self.changed.send_if_modified(|known| std::mem::replace(known, leads) != leads) {
             if leads {
                 tracing::info!(identity = self.identity, "this replica leads: it acts");
