@@ -5,12 +5,15 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{free_address, part};
 
@@ -71,7 +74,14 @@ pub struct Cluster {
     etcd_address: SocketAddr,
     address: SocketAddr,
     authority: String,
+    http: reqwest::Client,
     folder: TempDir,
+}
+
+/// Lives as long as the process, so that no test has to end it.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap())
 }
 
 impl Cluster {
@@ -109,8 +119,11 @@ impl Cluster {
             folder.path().join("etcd.log"),
         );
         etcd.wait_until(|| TcpStream::connect(etcd_address).is_ok());
+        let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
+        // The API server may be another one by the next call.
+        let http = reqwest::Client::builder().tls_certs_only([certificate]).pool_max_idle_per_host(0).build().unwrap();
         let mut cluster =
-            Self { controllers: vec![], api_server: None, _etcd: etcd, etcd_address, address, authority, folder };
+            Self { controllers: vec![], api_server: None, _etcd: etcd, etcd_address, address, authority, http, folder };
         cluster.start_api_server();
         cluster
     }
@@ -189,6 +202,28 @@ impl Cluster {
     /// What it printed, or why it failed. `--kubeconfig` makes it another user's.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         self.kubectl_with(arguments, "")
+    }
+
+    /// What stands at a path of the API, or why it can't be read. Of many looks kubectl would start as many times.
+    pub fn read(&self, path: &str) -> Result<Value, String> {
+        let (http, url) = (self.http.clone(), format!("https://{}{path}", self.address));
+        let (sender, answered) = mpsc::channel();
+        runtime().spawn(async move {
+            let answer = async {
+                let mut answer = http.get(&url).bearer_auth(ADMIN).send().await?;
+                // A kind that has just been defined.
+                for _ in 0..50 {
+                    if answer.status() != reqwest::StatusCode::TOO_MANY_REQUESTS {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    answer = http.get(&url).bearer_auth(ADMIN).send().await?;
+                }
+                answer.error_for_status()?.json().await
+            };
+            sender.send(answer.await.map_err(|error: reqwest::Error| error.to_string()))
+        });
+        answered.recv().unwrap()
     }
 
     pub fn apply(&self, yaml: &str) {

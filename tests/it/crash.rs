@@ -15,30 +15,38 @@ const SOON: Duration = Duration::from_secs(30);
 /// More than an isolation, or a return, has.
 const MOST_WRITES: usize = 60;
 
+const KINDS: [&str; 7] = ["zoneisolations", "nodes", "pods", "services", "endpointslices", "namespaces", "configmaps"];
+
 /// Two replicas at a time, of which one acts.
 struct Replicas<'a> {
     stage: &'a Stage,
     relay: &'a Relay,
     started: usize,
     leader: Process,
-    follower: Process,
+    follower: (usize, Process),
 }
 
 impl<'a> Replicas<'a> {
     fn start(stage: &'a Stage, relay: &'a Relay) -> Self {
         let leader = daemon(stage, relay, 0);
         stage.leads("replica-0");
-        let follower = daemon(stage, relay, 1);
+        let follower = (1, daemon(stage, relay, 1));
         Self { stage, relay, started: 2, leader, follower }
     }
 
-    /// The leader is gone. Its Lease is taken for run out, which some seconds later it would be.
+    /// The leader is gone. Its Lease is taken for run out, which some seconds later it would be. Whoever sees it first
+    /// leads: the follower, or a new replica, which looks at once.
     fn take_over(&mut self) {
         self.stage.cluster.kubectl(&["delete", "lease", "-n", "zoneward", "zoneward"]);
-        self.stage.leads(&format!("replica-{}", self.started - 1));
-        let next = daemon(self.stage, self.relay, self.started);
-        self.leader = std::mem::replace(&mut self.follower, next);
+        let newcomer = (self.started, daemon(self.stage, self.relay, self.started));
         self.started += 1;
+        let leads = |nth: usize| self.stage.log(&format!("replica-{nth}")).contains("this replica leads");
+        let newcomer_leads = eventually("one leads", SOON, || match (leads(self.follower.0), leads(newcomer.0)) {
+            (false, false) => None,
+            (_, newcomer_leads) => Some(newcomer_leads),
+        });
+        let next = if newcomer_leads { newcomer } else { std::mem::replace(&mut self.follower, newcomer) };
+        self.leader = next.1;
     }
 }
 
@@ -47,7 +55,7 @@ impl Drop for Replicas<'_> {
         if std::thread::panicking() {
             println!("writes: {:#?}", self.relay.writes());
             println!("{:?}", self.stage.cluster.try_kubectl(&["get", "zoneisolations,leases", "-A", "-o", "yaml"]));
-            (0..=self.started).for_each(|nth| println!("replica-{nth}: {}", self.stage.log(&format!("replica-{nth}"))));
+            (0..self.started).for_each(|nth| println!("replica-{nth}: {}", self.stage.log(&format!("replica-{nth}"))));
         }
     }
 }
@@ -59,9 +67,8 @@ fn daemon(stage: &Stage, relay: &Relay, nth: usize) -> Process {
 
 /// All that is in the cluster, and in the name server, but for versions, times, and what zoneward keeps of its past.
 fn everything(stage: &Stage) -> Value {
-    let kinds = "nodes,pods,services,endpointslices,namespaces,configmaps,zoneisolations";
-    let mut all = stage.get(&[kinds, "-A"]);
-    strip(&mut all);
+    let mut all = KINDS.map(|kind| stage.get(&[kind, "-A"]));
+    all.iter_mut().for_each(strip);
     let names = ["api.example.org.", "_zoneward.api.example.org."].map(|name| stage.bind.dig(name, "ANY"));
     json!([all, names])
 }
@@ -79,7 +86,7 @@ fn is_isolated(stage: &Stage) -> bool {
 }
 
 fn is_gone(stage: &Stage) -> bool {
-    stage.cluster.try_kubectl(&["get", "zoneisolation", "zone-b"]).is_err()
+    stage.isolation("zone-b").is_none()
 }
 
 #[test]
@@ -147,9 +154,7 @@ fn ended(stage: &Stage, replicas: &mut Replicas<'_>, done: fn(&Stage) -> bool) -
 
 /// What differs from one episode to the next: when it was, and what it is called.
 fn forget_the_episode(all: &mut Value) {
-    for item in all[0]["items"].as_array_mut().unwrap() {
-        if item["kind"] == "ZoneIsolation" {
-            *item = json!({"steps": item["status"]["steps"], "finalizers": item["metadata"]["finalizers"]});
-        }
+    for item in all[0][0]["items"].as_array_mut().unwrap() {
+        *item = json!({"steps": item["status"]["steps"], "finalizers": item["metadata"]["finalizers"]});
     }
 }

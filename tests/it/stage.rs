@@ -173,7 +173,11 @@ impl Stage {
         stderr(&output)
     }
 
+    /// As `kubectl get` has it, and sooner where it is often asked for.
     pub fn get(&self, arguments: &[&str]) -> Value {
+        if let Some(path) = path(arguments) {
+            return self.cluster.read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
         let text = self.cluster.kubectl(&[&["get", "-o", "json"], arguments].concat());
         serde_json::from_str(&text).unwrap()
     }
@@ -218,9 +222,12 @@ impl Stage {
         serde_json::json!(all)
     }
 
+    pub fn isolation(&self, zone: &str) -> Option<Value> {
+        self.cluster.read(&path(&["zoneisolations", zone])?).ok()
+    }
+
     pub fn condition(&self, zone: &str, type_: &str) -> Option<(String, String, String)> {
-        let object = self.cluster.try_kubectl(&["get", "zoneisolation", zone, "-o", "json"]).ok()?;
-        let object: Value = serde_json::from_str(&object).unwrap();
+        let object = self.isolation(zone)?;
         let conditions = object["status"]["conditions"].as_array()?.clone();
         let found = conditions.into_iter().find(|condition| condition["type"] == type_)?;
         let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
@@ -239,5 +246,25 @@ impl Stage {
     #[allow(clippy::disallowed_methods, reason = "a test that lives in real time")]
     pub fn in_future(span: Duration) -> String {
         (jiff::Timestamp::now() + span).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
+
+fn path(arguments: &[&str]) -> Option<String> {
+    let (kind, rest) = arguments.split_first()?;
+    let prefix = match *kind {
+        "nodes" | "pods" | "services" | "namespaces" | "configmaps" | "events" => format!("/api/v1/{kind}"),
+        "endpointslices" => format!("/apis/discovery.k8s.io/v1/{kind}"),
+        "zoneisolation" | "zoneisolations" => "/apis/zoneward.io/v1alpha1/zoneisolations".to_owned(),
+        "zones.zoneward.io" => "/apis/zoneward.io/v1alpha1/zones".to_owned(),
+        _ => return None,
+    };
+    let in_no_namespace = *kind == "nodes" || prefix.contains("zoneward.io");
+    match rest {
+        ["-A"] => Some(prefix),
+        [] if in_no_namespace => Some(prefix),
+        ["-A", "-l", selector] => Some(format!("{prefix}?labelSelector={selector}")),
+        ["-n", namespace] if *kind == "events" => Some(format!("/api/v1/namespaces/{namespace}/events")),
+        [name] if in_no_namespace => Some(format!("{prefix}/{name}")),
+        _ => None,
     }
 }

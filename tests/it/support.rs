@@ -175,7 +175,7 @@ pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> 
             return found;
         }
         assert!(Instant::now() < until, "never came true within {patience:?}: {what}");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
