@@ -144,5 +144,11 @@ pub trait AuditSink: Send + Sync {
 }
 
 #[derive(Debug, Error)]
-#[error("the audit journal can't be written")]
-pub struct AuditError(#[from] pub std::io::Error);
+#[error("the audit journal can't be written: {0}")]
+pub struct AuditError(std::io::Error);
+
+impl From<std::io::Error> for AuditError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error)
+    }
+}

@@ -26,7 +26,8 @@ pub fn init_logs(format: LogFormat, default_level: &str) {
     let default = format!("{default_level},kube_client=off,kube_runtime=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    // What can't be logged, as on a full disk, must not end the process.
+    let builder = builder.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -74,6 +75,8 @@ pub struct Metrics {
     failed_queries: Counter,
     response_bytes: Counter,
     records: Family<EventLabels, Counter>,
+    unrecorded: Counter,
+    judges: Gauge,
     verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
     isolated: Family<ZoneLabels, Gauge<i64, AtomicI64>>,
     steps: Family<StepLabels, Gauge<i64, AtomicI64>>,
@@ -96,6 +99,8 @@ impl Default for Metrics {
             failed_queries: Counter::default(),
             response_bytes: Counter::default(),
             records: Family::default(),
+            unrecorded: Counter::default(),
+            judges: Gauge::default(),
             verdicts: Family::default(),
             isolated: Family::default(),
             steps: Family::default(),
@@ -115,11 +120,13 @@ impl Default for Metrics {
             Unit::Seconds,
             m.cycle_duration.clone(),
         );
-        registry.register("last_cycle_timestamp_seconds", "When the newest judged cycle was", m.last_cycle.clone());
+        registry.register("last_cycle_timestamp_seconds", "When the newest cycle was", m.last_cycle.clone());
+        registry.register("judges", "1 if the newest cycle could be judged", m.judges.clone());
         registry.register("prometheus_queries", "Queries sent", m.queries.clone());
         registry.register("prometheus_failed_queries", "Queries that failed", m.failed_queries.clone());
         registry.register_with_unit("prometheus_response", "Bytes read", Unit::Bytes, m.response_bytes.clone());
         registry.register("audit_records", "Records written, by event", m.records.clone());
+        registry.register("audit_failures", "Records that could not be written", m.unrecorded.clone());
         registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
         registry.register("zone_isolated", "1 while the zone is, or may be, out of rotation", m.isolated.clone());
         registry.register("isolation_step", "1 for the state that a step of an isolation is in", m.steps.clone());
@@ -189,6 +196,15 @@ impl Metrics {
         self.failed_queries.inc_by(failed_queries - seen.1);
         self.response_bytes.inc_by(response_bytes - seen.2);
         *seen = (queries, failed_queries, response_bytes);
+    }
+
+    /// Whether the newest cycle could be judged.
+    pub fn judges(&self, judges: bool) {
+        self.judges.set(i64::from(judges));
+    }
+
+    pub fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     pub fn record(&self, event: Event) {

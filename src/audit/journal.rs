@@ -1,24 +1,31 @@
 //! Writing.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
 use super::{EXTENSION, GENESIS, chain_hash, review};
 use crate::domain::{Record, StepState};
 use crate::ports::{AuditError, AuditSink};
 
+/// A disk that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Records that wait for a slow disk; more are refused.
+const MOST_WAITING: usize = 64;
+
 /// One process' segment.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    tail: Mutex<Tail>,
+    writer: Writer,
 }
 
 #[derive(Debug)]
@@ -48,7 +55,8 @@ impl Journal {
         let path = directory.join(format!("audit-{number:08}-{stamp}-{}.{EXTENSION}", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         File::open(directory)?.sync_all()?;
-        Ok(Self { path, tail: Mutex::new(Tail { file, number: 0, hash, length: 0 }) })
+        let mut tail = Tail { file, number: 0, hash, length: 0 };
+        Ok(Self { path, writer: Writer::start(PATIENCE, move |record| tail.append(record))? })
     }
 
     pub fn path(&self) -> &Path {
@@ -74,6 +82,44 @@ impl Tail {
     }
 }
 
+type Waiting = (Record, oneshot::Sender<std::io::Result<()>>);
+
+/// Writes in a thread of its own, so that a disk that hangs holds up nobody for longer than the patience.
+#[derive(Debug)]
+struct Writer {
+    queue: mpsc::SyncSender<Waiting>,
+    patience: Duration,
+}
+
+impl Writer {
+    fn start(
+        patience: Duration,
+        mut write: impl FnMut(&Record) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (queue, waiting) = mpsc::sync_channel::<Waiting>(MOST_WAITING);
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            for (record, done) in waiting {
+                // Whoever was told that it failed says it again.
+                if !done.is_closed() {
+                    let _nobody_waits = done.send(write(&record));
+                }
+            }
+        })?;
+        Ok(Self { queue, patience })
+    }
+
+    async fn write(&self, record: Record) -> std::io::Result<()> {
+        let (done, written) = oneshot::channel();
+        let late = || Error::new(ErrorKind::TimedOut, format!("the disk gives no answer within {:?}", self.patience));
+        self.queue.try_send((record, done)).map_err(|_| late())?;
+        match tokio::time::timeout(self.patience, written).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::other("the thread that writes it has failed")),
+            Err(_) => Err(late()),
+        }
+    }
+}
+
 #[async_trait]
 impl AuditSink for Journal {
     async fn append(&self, record: Record) -> Result<(), AuditError> {
@@ -83,6 +129,33 @@ impl AuditSink for Journal {
         } else {
             tracing::info!(event, zone, "{}", record.message);
         }
-        Ok(self.tail.lock().unwrap_or_else(PoisonError::into_inner).append(&record)?)
+        Ok(self.writer.write(record).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Event;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_fails_in_time_and_what_was_given_up_is_not_written_later() {
+        let (answers, disk) = mpsc::channel::<()>();
+        let (on_disk, written) = mpsc::channel();
+        let write = move |record: &Record| {
+            disk.recv().map_err(Error::other)?;
+            on_disk.send(record.message.clone()).map_err(Error::other)
+        };
+        let writer = Writer::start(Duration::from_millis(100), write).unwrap();
+        let record = |message: &str| Record::new(Timestamp::UNIX_EPOCH, Event::Suspect, message);
+        for message in ["under way", "given up"] {
+            let error = writer.write(record(message)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        }
+        answers.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), "under way", "as nobody can call it back");
+        answers.send(()).unwrap();
+        writer.write(record("again")).await.unwrap();
+        assert_eq!(written.try_iter().collect::<Vec<_>>(), ["again"]);
     }
 }

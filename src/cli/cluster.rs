@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
@@ -10,10 +11,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{ClusterView, Isolation, Mode, Pause, Sight, Silences, Zone};
+use crate::domain::cluster::PodId;
+use crate::domain::{ClusterView, Event, Isolation, Mode, Pause, Record, Sight, Silences, Zone};
 use crate::guard;
 use crate::isolate::steps::{self, Look};
-use crate::isolate::{Controller, KubernetesStore};
+use crate::isolate::{Controller, HandsOver, KubernetesStore};
 use crate::kubernetes::{self, ClusterWatch, ConnectError};
 use crate::leadership::{Candidate, FencedStep, FencedStore, Leadership};
 use crate::notify::KubernetesEvents;
@@ -135,7 +137,7 @@ impl Eyes {
                 .map(|step| Arc::new(step) as Arc<dyn IsolationStep>)
                 .collect(),
             store: store.clone(),
-            audit,
+            audit: audit.clone(),
             guard: seen_guard,
             pause: pause.clone(),
             silences,
@@ -145,6 +147,7 @@ impl Eyes {
             cluster_changes: watch.changes(),
             leads: Arc::new(move || leads.leads()),
             leadership_changes: leadership.changes(),
+            hands_over: self.hands_over(leadership.clone(), audit, tasks),
             now: super::now,
         };
         // Who has stopped to act lets go of the Lease, and not before.
@@ -158,6 +161,43 @@ impl Eyes {
         let (executor, verdicts) = (Some(executor), BTreeMap::new());
         Ok(Hands { store, zones, leadership, isolations, sights, guard, pause, executor, verdicts })
     }
+}
+
+impl Eyes {
+    /// Where this process runs, as its environment and the cluster say.
+    pub(super) fn here(&self) -> Option<Zone> {
+        let (client, watch) = self.cluster.as_ref()?;
+        here(&watch.view().ok()?, client.default_namespace())
+    }
+
+    /// A zone is isolated from outside of it, if somebody is ready there: who is in it may be as sick as the rest of it.
+    fn hands_over(&self, leadership: Leadership, audit: Arc<dyn AuditSink>, tasks: &TaskTracker) -> Box<HandsOver> {
+        let (cluster, tasks) = (self.cluster.clone(), tasks.clone());
+        Box::new(move |isolation, now| {
+            let view = cluster.as_ref().and_then(|(client, watch)| Some((client, watch.view().ok()?)));
+            let here = view.and_then(|(client, view)| here(&view, client.default_namespace()));
+            let Some(zone) = here.filter(|zone| zone == isolation.zone()) else { return false };
+            let Some((who, elsewhere)) = leadership.hand_over(Some(&zone)) else { return false };
+            let message =
+                format!("{zone} is to be isolated, and this replica is in it: {who} in {elsewhere} acts from now on");
+            let (record, audit) = (Record::new(now, Event::HandedOver, message).zone(&zone), audit.clone());
+            tasks.spawn(async move {
+                if let Err(error) = audit.append(record).await {
+                    tracing::error!("that {who} acts from now on is not on record: {error}");
+                }
+            });
+            true
+        })
+    }
+}
+
+fn here(view: &ClusterView, namespace: &str) -> Option<Zone> {
+    let named = |variable: &str| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    let of_node = |name: String| view.nodes.get(&name)?.zone.clone();
+    let of_pod = |name: String| view.pods.get(&PodId { namespace: namespace.to_owned(), name })?.zone.clone();
+    let pod = || ["POD_NAME", "HOSTNAME"].into_iter().filter_map(named).find_map(of_pod);
+    // A pod in its node's network has the node's name.
+    named("NODE_NAME").and_then(of_node).or_else(pod).or_else(|| named("HOSTNAME").and_then(of_node))
 }
 
 /// What carries isolations out.
@@ -182,6 +222,18 @@ pub(super) struct Hands {
 impl Hands {
     pub(super) fn lead(&self) -> bool {
         self.leadership.leads()
+    }
+
+    /// Lets a leader know whether this replica is ready to take over, until it says so again.
+    pub(super) fn stand_by(&self, ready_in: Option<Zone>, lasts: Duration) {
+        self.leadership.stand_by(ready_in, lasts);
+    }
+
+    /// Leads no more if another is ready to.
+    pub(super) fn let_another_act(&self) {
+        if let Some((who, zone)) = self.leadership.hand_over(None) {
+            tracing::warn!("this replica can't put anything on record: {who} in {zone} acts from now on");
+        }
     }
 
     /// Shows everyone the verdicts.

@@ -8,6 +8,7 @@ mod check_cluster;
 mod cluster;
 mod crd;
 mod demo;
+mod health;
 mod isolate;
 mod past;
 mod pause;

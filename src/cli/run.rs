@@ -1,12 +1,10 @@
 //! `zoneward run`: the daemon.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use async_trait::async_trait;
 use clap::ValueEnum;
 use futures::future::OptionFuture;
 use jiff::{SignedDuration, Timestamp};
@@ -16,19 +14,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cluster::{self, Hands};
+use super::health::{CountingSink, DaemonStatus};
 use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::alertmanager;
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Gap, Isolation, Mode, Pause, Record, Silences, Snapshot, Zone};
-use crate::isolate::{Executor, MemoryStore};
+use crate::domain::{CycleLength, Event, Gap, Mode, Pause, Record, Silences, Snapshot, Zone};
+use crate::isolate::{AdvanceError, Executor, MemoryStore};
 use crate::kubernetes;
 use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
-use crate::ports::{AuditError, AuditSink, IsolationStore, Notifier, Observer};
-use crate::serve::{self, Status};
+use crate::ports::{AuditSink, IsolationStore, Observer};
+use crate::serve::{self, Status as _};
 use crate::settings::Settings;
-use crate::telemetry::{LogFormat, Metrics};
+use crate::telemetry::LogFormat;
 
 /// Cycles that are caught up with after Prometheus could not be read.
 const MOST_CAUGHT_UP: i64 = 240;
@@ -82,7 +81,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let notifiers = eyes.notifiers(settings.mode, &tasks, &stop);
     let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status), notifiers });
     let server = tasks.spawn(serve::serve(listener, status.clone(), stop.clone()));
-    sink.append(Record::new(
+    sink.note(Record::new(
         super::now(),
         Event::Started,
         format!(
@@ -93,7 +92,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             eyes.where_it_acts(settings.mode)
         ),
     ))
-    .await?;
+    .await;
 
     let silences = alertmanager::watch(settings.guard.silences.as_ref(), super::now, &tasks, &stop);
     let mut hands = match settings.mode {
@@ -194,7 +193,8 @@ impl Daemon {
                     continue;
                 }
             }
-            self.reload(&mut pipeline, due).await?;
+            self.sink.catch_up(due).await;
+            self.reload(&mut pipeline, due).await;
             self.cycle(&mut pipeline, due).await?;
         }
     }
@@ -213,8 +213,8 @@ impl Daemon {
     }
 
     /// Takes over a new edition of the configuration, in every stage before the next judgement.
-    async fn reload(&mut self, pipeline: &mut Pipeline, now: Timestamp) -> anyhow::Result<()> {
-        let Some(record) = self.reload.look(&mut self.settings, now) else { return Ok(()) };
+    async fn reload(&mut self, pipeline: &mut Pipeline, now: Timestamp) {
+        let Some(record) = self.reload.look(&mut self.settings, now) else { return };
         if record.event == Event::ConfigurationChanged {
             pipeline.retune(self.settings.pipeline());
             self.observer.retune(self.settings.prometheus.services.clone());
@@ -222,7 +222,7 @@ impl Daemon {
                 hands.guard.send_replace(self.settings.guard.clone());
             }
         }
-        Ok(self.sink.append(record).await?)
+        self.sink.note(record).await;
     }
 
     /// Without the cluster the past would be of no zone.
@@ -318,13 +318,20 @@ impl Daemon {
         }
         pipeline.lead(self.hands.as_ref().is_none_or(Hands::lead));
         pipeline.silence(self.silences.borrow().clone());
-        self.note_pause(pipeline, due).await?;
+        self.note_pause(pipeline, due).await;
         for snapshot in &snapshots {
             self.judge(pipeline, snapshot, due).await?;
         }
         self.report_usage();
         if let Some(newest) = snapshots.last() {
             self.status.saw(newest);
+        }
+        if let Some(hands) = &self.hands {
+            let ready_in = self.eyes.here().filter(|_| self.status.ready().is_ok());
+            hands.stand_by(ready_in, 3 * cycle.signed().unsigned_abs());
+            if self.status.unrecorded().is_some() {
+                hands.let_another_act();
+            }
         }
         self.note_mesh(pipeline);
         if let Some(sight) = pipeline.sight() {
@@ -338,40 +345,43 @@ impl Daemon {
         Ok(())
     }
 
-    /// One cycle of judgement; in observe mode, of rehearsed isolations too. Without the store nothing is decided.
+    /// One cycle of judgement; in observe mode, of rehearsed isolations too. Without the store or the journal nothing is
+    /// decided.
     async fn judge(&mut self, pipeline: &mut Pipeline, snapshot: &Snapshot, due: Timestamp) -> anyhow::Result<()> {
         match pipeline.tick(&mut self.observer, snapshot, due).await {
             Ok(()) => {}
-            Err(TickError::Store(error)) => {
+            Err(error @ (TickError::Store(_) | TickError::Audit(_))) => {
                 self.status.metrics.failed_cycle();
                 tracing::error!("nothing is decided in this cycle: {error}");
             }
-            Err(error @ TickError::Audit(_)) => return Err(error.into()),
         }
         if let Some(rehearsal) = &mut self.rehearsal {
-            rehearsal.run_until_idle(due).await?;
+            match rehearsal.run_until_idle(due).await {
+                Ok(()) | Err(AdvanceError::Audit(_)) => {}
+                Err(error @ (AdvanceError::Store(_) | AdvanceError::Illegal(_))) => return Err(error.into()),
+            }
         }
         Ok(())
     }
 
     /// Lets the pipeline know, and says so whenever that changes.
-    async fn note_pause(&mut self, pipeline: &mut Pipeline, now: Timestamp) -> anyhow::Result<()> {
-        let Some(hands) = &self.hands else { return Ok(()) };
+    async fn note_pause(&mut self, pipeline: &mut Pipeline, now: Timestamp) {
+        let Some(hands) = &self.hands else { return };
         let pause = hands.pause.borrow().clone();
         pipeline.pause(pause.clone());
         if matches!(&pause, Pause::Unknown { why } if why.ends_with(kubernetes::NOT_YET)) {
-            return Ok(());
+            return;
         }
         let known = std::mem::replace(&mut self.pause, pause.clone());
         let unknown = |pause: &Pause| matches!(pause, Pause::Unknown { .. });
         if known == pause || (unknown(&known) && unknown(&pause)) {
-            return Ok(());
+            return;
         }
         let event = if pause.is_off() { Event::Resumed } else { Event::Paused };
         let what = if pause.is_off() { "" } else { ": nothing is begun, and what is out stays as it is" };
         let message = format!("{pause}{what}");
         tracing::warn!("{message}");
-        Ok(self.sink.append(Record::new(now, event, message)).await?)
+        self.sink.note(Record::new(now, event, message)).await;
     }
 
     /// Says what is watched, whenever that changes.
@@ -388,89 +398,5 @@ impl Daemon {
     fn report_usage(&self) {
         let usage = self.observer.usage();
         self.status.metrics.usage(usage.queries, usage.failed_queries, usage.response_bytes);
-    }
-}
-
-/// The journal, with a count of its records; people are told once a record is durable.
-struct CountingSink {
-    journal: Journal,
-    status: Arc<DaemonStatus>,
-    notifiers: Vec<Arc<dyn Notifier>>,
-}
-
-#[async_trait]
-impl AuditSink for CountingSink {
-    async fn append(&self, record: Record) -> Result<(), AuditError> {
-        let event = record.event;
-        self.journal.append(record.clone()).await?;
-        self.status.metrics.record(event);
-        self.notifiers.iter().for_each(|notifier| notifier.notify(&record));
-        Ok(())
-    }
-}
-
-/// What `/healthz`, `/readyz` and `/metrics` say.
-struct DaemonStatus {
-    metrics: Metrics,
-    /// What is carried out, where something is.
-    isolations: OnceLock<watch::Receiver<Vec<Isolation>>>,
-    pause: OnceLock<watch::Receiver<Pause>>,
-    /// When the loop last turned, and how long it may take until it does again.
-    turned_at_s: AtomicI64,
-    patience_s: AtomicI64,
-    /// Whether the newest cycle could be judged; if not, why.
-    sight: Mutex<Result<(), String>>,
-    slack_s: i64,
-}
-
-impl DaemonStatus {
-    fn new(settings: &Settings) -> Self {
-        // A cycle may wait for a handful of queries, one after the other.
-        let slack_s = 8 * settings.prometheus.timeout.signed().as_secs() + 30;
-        Self {
-            metrics: Metrics::default(),
-            isolations: OnceLock::new(),
-            pause: OnceLock::new(),
-            turned_at_s: AtomicI64::new(super::now().as_second()),
-            patience_s: AtomicI64::new(slack_s),
-            sight: Mutex::new(Err("no cycle has been judged yet".to_owned())),
-            slack_s,
-        }
-    }
-
-    fn turned(&self, now: Timestamp, cycle: CycleLength) {
-        self.turned_at_s.store(now.as_second(), Ordering::Relaxed);
-        self.patience_s.store(self.slack_s + 3 * cycle.seconds(), Ordering::Relaxed);
-    }
-
-    fn saw(&self, snapshot: &Snapshot) {
-        let gaps: Vec<String> = snapshot.global_gaps().map(ToString::to_string).collect();
-        let sight = if gaps.is_empty() { Ok(()) } else { Err(format!("nothing can be judged: {}", gaps.join("; "))) };
-        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = sight;
-    }
-}
-
-impl Status for DaemonStatus {
-    fn alive(&self) -> Result<(), String> {
-        let age_s = super::now().as_second() - self.turned_at_s.load(Ordering::Relaxed);
-        if age_s <= self.patience_s.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            Err(format!("the loop has not turned for {age_s} s"))
-        }
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        self.sight.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn metrics(&self) -> String {
-        if let Some(isolations) = self.isolations.get() {
-            self.metrics.isolations(&isolations.borrow());
-        }
-        if let Some(pause) = self.pause.get() {
-            self.metrics.paused(!pause.borrow().is_off());
-        }
-        self.metrics.encode()
     }
 }

@@ -112,6 +112,10 @@ pub enum Event {
     /// A process began to write.
     Started,
     Stopped,
+    /// The journal could not be written for a while: until then nothing was begun, and what was seen is not on record.
+    Unrecorded,
+    /// This replica lets another one act.
+    HandedOver,
     /// A new edition of the configuration is in effect, or is wrong and is not.
     ConfigurationChanged,
     ConfigurationRefused,
@@ -171,6 +175,8 @@ impl Event {
         match self {
             Self::Started => "started",
             Self::Stopped => "stopped",
+            Self::Unrecorded => "unrecorded",
+            Self::HandedOver => "handed_over",
             Self::ConfigurationChanged => "configuration_changed",
             Self::ConfigurationRefused => "configuration_refused",
             Self::Paused => "paused",

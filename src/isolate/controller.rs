@@ -15,7 +15,7 @@ use super::resource::ZoneIsolation;
 use super::steps::Look;
 use super::sweep::Sweeper;
 use super::verb;
-use crate::domain::{Assessment, Gap, Isolation, Pause, Request, Sight, Silences, Snapshot};
+use crate::domain::{Assessment, Gap, HoldReason, Isolation, Pause, Request, Sight, Silences, Snapshot};
 use crate::guard::{self, Situation};
 use crate::kubernetes;
 use crate::ports::{AuditSink, IsolationStep, IsolationStore};
@@ -28,6 +28,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Changes of the cluster that come together are looked at together, and not more often than that.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const DISTURBED_EVERY: Duration = Duration::from_secs(1);
+
+pub type HandsOver = dyn Fn(&Isolation, Timestamp) -> bool + Send + Sync;
 
 /// What the controller runs on.
 pub struct Controller {
@@ -46,6 +48,8 @@ pub struct Controller {
     pub cluster_changes: watch::Receiver<u64>,
     pub leads: Arc<dyn Fn() -> bool + Send + Sync>,
     pub leadership_changes: watch::Receiver<bool>,
+    /// Asked right before the first write of an isolation: whether another replica is to do it, which leads from now on.
+    pub hands_over: Box<HandsOver>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -57,7 +61,7 @@ impl Controller {
         let leading = Arc::clone(&self.leads);
         let leads = Box::new(move || leading());
         let told = Told { guard: self.guard.clone(), pause: self.pause.clone(), silences: self.silences.clone() };
-        let admit = admission(told, Arc::clone(&self.look), self.sights.clone());
+        let admit = admission(told, Arc::clone(&self.look), self.sights.clone(), self.hands_over);
         let mut executor = Executor::new(self.steps, Arc::clone(&self.store), Arc::clone(&self.audit), admit, leads)
             .pausable(self.pause.clone());
         let mut turned_at: Option<Instant> = None;
@@ -170,7 +174,12 @@ struct Told {
 }
 
 /// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
-fn admission(told: Told, look: Arc<Look>, sights: watch::Receiver<Option<Arc<Sight>>>) -> Box<Admit> {
+fn admission(
+    told: Told,
+    look: Arc<Look>,
+    sights: watch::Receiver<Option<Arc<Sight>>>,
+    hands_over: Box<HandsOver>,
+) -> Box<Admit> {
     Box::new(move |isolation, all, holds, now| {
         let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
         let cluster = look();
@@ -187,7 +196,8 @@ fn admission(told: Told, look: Arc<Look>, sights: watch::Receiver<Option<Arc<Sig
             acts: true,
         };
         let settings = told.guard.borrow().clone();
-        guard::admit(&situation, &Request::of(isolation, now), &settings, now)
+        let admitted = guard::admit(&situation, &Request::of(isolation, now), &settings, now)?;
+        if hands_over(isolation, now) { Err(HoldReason::NotLeader) } else { Ok(admitted) }
     })
 }
 

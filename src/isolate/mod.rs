@@ -15,7 +15,7 @@ mod unrecorded;
 mod verb;
 mod words;
 
-pub use controller::{Controller, unseen};
+pub use controller::{Controller, HandsOver, unseen};
 pub use convert::object;
 pub use execute::{Admit, AdvanceError, Executor};
 pub use kubernetes_store::KubernetesStore;

@@ -157,7 +157,7 @@ mod tests {
     const TRUST: Duration = Duration::from_millis(200);
 
     fn led_for(trust: Duration) -> Fence {
-        let held = Held { until: Some(Instant::now() + trust), term: 1 };
+        let held = Held { until: Some(Instant::now() + trust), term: 1, ..Held::default() };
         Fence::new(Arc::new(Mutex::new(held)))
     }
 
@@ -206,7 +206,7 @@ mod tests {
         let (fence, made) = (led_for(TRUST), AtomicUsize::new(0));
         let mut work = pin!(fence.pass(calls(&made)));
         assert!(futures::poll!(work.as_mut()).is_pending());
-        *lock(&fence.held) = Held { until: Some(Instant::now() + TRUST), term: 2 };
+        *lock(&fence.held) = Held { until: Some(Instant::now() + TRUST), term: 2, ..Held::default() };
         assert_eq!(work.await, None);
         assert_eq!(made.load(Ordering::Relaxed), 1);
     }

@@ -7,9 +7,11 @@
 //! Source: client-go's leaderelection.
 
 mod fence;
+mod standby;
 
 pub use fence::{Fence, FencedStep, FencedStore};
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,9 +20,11 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::standby::Standbys;
+use crate::domain::Zone;
 use crate::kubernetes::{explain, status_code};
 
 pub const LEASE_NAME: &str = "zoneward";
@@ -30,14 +34,20 @@ const LEASE: Duration = Duration::from_secs(12);
 const TRUST: Duration = Duration::from_secs(8);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// So short that the next renewal is not late.
+const STANDBY_TIMEOUT: Duration = Duration::from_secs(1);
 /// After the death of a leader another leads within this time, where the API server answers.
 pub const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 
 // One renewal may fail. A follower may look just before the lease runs out.
+const _: () = assert!(STANDBY_TIMEOUT.as_secs() < RENEW_EVERY.as_secs());
 const _: () = assert!((RENEW_EVERY.as_secs() + 2 * RENEWAL_TIMEOUT.as_secs()) <= TRUST.as_secs());
 const _: () = assert!(TRUST.as_secs() + 4 <= LEASE.as_secs());
 const _: () =
     assert!(LEASE.as_secs() + 2 * RENEW_EVERY.as_secs() + RENEWAL_TIMEOUT.as_secs() < TAKEN_OVER_WITHIN.as_secs());
+
+/// Whoever handed over and leads again, as the other did not, acts itself for so long.
+const HANDS_OVER_EVERY: Duration = Duration::from_mins(10);
 
 /// Until when this replica leads, as far as it knows.
 #[derive(Debug, Default)]
@@ -45,6 +55,9 @@ struct Held {
     until: Option<Instant>,
     /// Counts its times of leading: what was begun in one of them does not go on in the next.
     term: u64,
+    /// Whom the Lease is to go to.
+    successor: Option<String>,
+    handed_over_at: Option<Instant>,
 }
 
 impl Held {
@@ -57,11 +70,26 @@ fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What replicas let each other know.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where this replica is ready to act, and until when that holds.
+    ready_in: Option<(Zone, Instant)>,
+    /// The others that are ready.
+    standbys: BTreeMap<String, Zone>,
+}
+
+fn of_replicas(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether this replica leads, as of now.
 #[derive(Debug, Clone)]
 pub struct Leadership {
     held: Arc<Mutex<Held>>,
+    known: Arc<Mutex<Known>>,
     changes: watch::Receiver<bool>,
+    handing_over: Arc<Notify>,
 }
 
 impl Leadership {
@@ -72,6 +100,29 @@ impl Leadership {
     /// Changes when this replica begins to lead, or ceases to.
     pub fn changes(&self) -> watch::Receiver<bool> {
         self.changes.clone()
+    }
+
+    /// Lets leaders know that this replica would do as well, as long as it says so again within that time.
+    pub fn stand_by(&self, zone: Option<Zone>, lasts: Duration) {
+        let ready_in = zone.map(|zone| (zone, Instant::now() + lasts));
+        of_replicas(&self.known).ready_in = ready_in;
+    }
+
+    /// Leads no more, at once, if another is ready outside of that zone, who then leads: says who, and where. A replica to
+    /// which the lead comes back keeps it for a while.
+    pub fn hand_over(&self, away_from: Option<&Zone>) -> Option<(String, Zone)> {
+        let standbys = of_replicas(&self.known).standbys.clone();
+        let (identity, zone) = standbys.into_iter().find(|(_, zone)| Some(zone) != away_from)?;
+        let mut held = lock(&self.held);
+        if !held.leads() || held.handed_over_at.is_some_and(|at| at.elapsed() < HANDS_OVER_EVERY) {
+            return None;
+        }
+        held.until = None;
+        held.handed_over_at = Some(Instant::now());
+        held.successor = Some(identity.clone());
+        drop(held);
+        self.handing_over.notify_one();
+        Some((identity, zone))
     }
 
     /// What lets writes pass as long as this replica leads.
@@ -85,7 +136,10 @@ pub struct Candidate {
     api: Api<Lease>,
     identity: String,
     held: Arc<Mutex<Held>>,
+    known: Arc<Mutex<Known>>,
     changed: watch::Sender<bool>,
+    handing_over: Arc<Notify>,
+    standbys: Standbys,
     /// The newest lease of another, and when it was first seen.
     seen: Option<(LeaseSpec, Instant)>,
     /// Whose lease was last said to be held.
@@ -95,39 +149,68 @@ pub struct Candidate {
 
 impl Candidate {
     pub fn new(client: &Client, identity: String) -> (Self, Leadership) {
-        let held = Arc::<Mutex<Held>>::default();
+        let (held, known, handing_over) = <(Arc<Mutex<Held>>, Arc<Mutex<Known>>, Arc<Notify>)>::default();
         let (changed, changes) = watch::channel(false);
-        let api = Api::default_namespaced(client.clone());
-        let candidate =
-            Self { api, identity, held: Arc::clone(&held), changed, seen: None, follows: None, trouble: false };
-        (candidate, Leadership { held, changes })
+        let leadership = Leadership {
+            held: Arc::clone(&held),
+            known: Arc::clone(&known),
+            changes,
+            handing_over: Arc::clone(&handing_over),
+        };
+        let candidate = Self {
+            api: Api::default_namespaced(client.clone()),
+            standbys: Standbys::new(client, identity.clone()),
+            identity,
+            held,
+            known,
+            changed,
+            handing_over,
+            seen: None,
+            follows: None,
+            trouble: false,
+        };
+        (candidate, leadership)
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
         let mut turn = tokio::time::interval(RENEW_EVERY);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let handing_over = Arc::clone(&self.handing_over);
         loop {
             tokio::select! {
                 _ = turn.tick() => self.turn().await,
+                () = handing_over.notified() => self.turn().await,
                 () = stop.cancelled() => break,
             }
         }
         if *self.changed.borrow() {
             self.set(None);
-            let _left_to_expire = tokio::time::timeout(RENEWAL_TIMEOUT, self.release()).await;
+            let _left_to_expire = tokio::time::timeout(RENEWAL_TIMEOUT, self.pass_to(None)).await;
         }
     }
 
     async fn turn(&mut self) {
+        let successor = lock(&self.held).successor.take();
+        if let Some(successor) = successor {
+            self.set(None);
+            match tokio::time::timeout(RENEWAL_TIMEOUT, self.pass_to(Some(successor.clone()))).await {
+                Ok(Ok(())) => tracing::info!("the Lease {LEASE_NAME} is handed over to {successor}"),
+                Ok(Err(error)) => tracing::warn!("the Lease {LEASE_NAME} can't be handed over: {}", explain(&error)),
+                Err(_) => tracing::warn!("the Lease {LEASE_NAME} can't be handed over: no answer in time"),
+            }
+            return;
+        }
         let sent = Instant::now();
         match tokio::time::timeout(RENEWAL_TIMEOUT, self.try_to_hold()).await {
             Ok(Ok(true)) => {
                 self.trouble = false;
                 self.set(Some(sent + TRUST));
+                self.note_standbys().await;
             }
             Ok(Ok(false)) => {
                 self.trouble = false;
                 self.set(None);
+                self.note_standbys().await;
             }
             Ok(Err(error)) => self.doubt(&explain(&error)),
             Err(_) => self.doubt("no answer in time"),
@@ -209,14 +292,32 @@ impl Candidate {
         }
     }
 
-    async fn release(&self) -> kube::Result<()> {
+    /// What is ours, to somebody else or to nobody.
+    async fn pass_to(&self, successor: Option<String>) -> kube::Result<()> {
         let mut lease = self.api.get(LEASE_NAME).await?;
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
-            spec.holder_identity = None;
+            if successor.is_some() {
+                spec.acquire_time = self.held(None).acquire_time;
+                spec.lease_transitions = spec.lease_transitions.map(|times| times + 1);
+            }
+            spec.holder_identity = successor;
             self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await?;
         }
         Ok(())
+    }
+
+    /// Beside the point of leading: what fails here is tried again in the next turn.
+    async fn note_standbys(&mut self) {
+        let leads = *self.changed.borrow();
+        let ready_in = of_replicas(&self.known).ready_in.clone().filter(|(_, until)| !leads && Instant::now() < *until);
+        let turn = self.standbys.turn(ready_in.map(|(zone, _)| zone));
+        match tokio::time::timeout(STANDBY_TIMEOUT, turn).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(why = explain(&error), "who is ready to take over is not known"),
+            Err(_) => tracing::debug!("who is ready to take over is not known: no answer in time"),
+        }
+        of_replicas(&self.known).standbys = self.standbys.ready(Instant::now());
     }
 }
 

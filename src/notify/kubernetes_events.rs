@@ -124,6 +124,8 @@ fn severity(record: &Record) -> EventType {
         Event::Step if stuck => EventType::Warning,
         Event::Started
         | Event::Stopped
+        | Event::Unrecorded
+        | Event::HandedOver
         | Event::ConfigurationChanged
         | Event::Resumed
         | Event::Acknowledged

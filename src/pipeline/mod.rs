@@ -364,8 +364,9 @@ impl Pipeline {
         standing.worse_elsewhere = self.history.worse_elsewhere(&zone);
         standing.severity = finding.evidence.iter().map(|e| e.severity).fold(0.0, f64::max);
         // What could not be stored in the last cycle is on record.
-        if !std::mem::replace(&mut standing.asked, true) {
+        if !standing.asked {
             self.record(record, Some(&zone)).await?;
+            self.standings.entry(zone.clone()).or_default().asked = true;
         }
         let spec = IsolationSpec {
             zone,

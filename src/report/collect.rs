@@ -96,6 +96,8 @@ impl Collector {
             }
             Event::Started
             | Event::Stopped
+            | Event::Unrecorded
+            | Event::HandedOver
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused
             | Event::Paused

@@ -35,8 +35,12 @@ service: {shortest: 6s, longest: 12s}
 
 /// The mesh of the story, from its beginning.
 pub fn mesh(folder: &Path) -> Process {
+    mesh_of(folder, STORY)
+}
+
+pub fn mesh_of(folder: &Path, text: &str) -> Process {
     let story = folder.join("story.yaml");
-    std::fs::write(&story, STORY).unwrap();
+    std::fs::write(&story, text).unwrap();
     let address = free_address();
     let mut mesh = zoneward();
     mesh.args(["demo", "--export", &address.to_string(), "--scenario", story.to_str().unwrap()]);

@@ -4,6 +4,7 @@
 
 mod acting;
 mod admission;
+mod alerts;
 mod alibaba;
 mod alibaba_cloud;
 mod alibaba_dns;
@@ -11,6 +12,7 @@ mod alibaba_dns_trouble;
 mod alibaba_mesh;
 mod alibaba_signature;
 mod alibaba_sts;
+mod availability;
 mod aws_arc;
 mod aws_server;
 mod backfill;

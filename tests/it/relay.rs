@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -26,6 +27,8 @@ pub enum Fate {
     Swallow,
     /// It arrives, and the daemon is killed before it hears so.
     KillAfter(u32),
+    /// It arrives, and the daemon is stopped, to be continued, before it hears so.
+    StopAfter(u32),
 }
 
 type Rule = Box<dyn FnMut(&str) -> Fate + Send>;
@@ -34,6 +37,8 @@ struct Shared {
     rule: Mutex<Rule>,
     /// Every write, such as `PATCH /api/v1/nodes/zone-b-0` or `UPDATE api.example.org.`
     writes: Mutex<Vec<String>>,
+    /// Whether nothing gets through to the API server.
+    cut: AtomicBool,
     upstream: String,
     client: reqwest::Client,
     name_server: SocketAddr,
@@ -54,6 +59,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             rule: Mutex::new(Box::new(|_| Fate::Pass)),
             writes: Mutex::default(),
+            cut: AtomicBool::new(false),
             upstream: format!("https://{}", stage.cluster.address()),
             client,
             name_server: stage.bind.address(),
@@ -72,6 +78,11 @@ impl Relay {
         let direct = std::fs::read_to_string(stage.cluster.kubeconfig_of(ACCOUNT)).unwrap();
         let here = direct.replace(&self.shared.upstream, &format!("http://{}", self.api_server));
         stage.write("relayed.kubeconfig", &here)
+    }
+
+    /// Whether calls of the API server get lost from now on. Names can still be changed.
+    pub fn cut_off(&self, cut: bool) {
+        self.shared.cut.store(cut, Ordering::Relaxed);
     }
 
     /// From now on; writes are counted anew.
@@ -101,10 +112,10 @@ impl Shared {
     }
 }
 
-/// As in a lost machine: nothing more is sent.
-fn kill(process: u32) {
-    let killed = Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
-    assert!(killed.success());
+/// With KILL as in a lost machine: nothing more is sent.
+pub fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 fn answer(status: u16) -> Response<Body> {
@@ -128,9 +139,12 @@ async fn forward(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
+    if shared.cut.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     let fate = if is_write(&method, &uri) { shared.fate(&format!("{method} {}", uri.path())) } else { Fate::Pass };
     match fate {
-        Fate::Pass | Fate::KillAfter(_) => {}
+        Fate::Pass | Fate::KillAfter(_) | Fate::StopAfter(_) => {}
         Fate::Refuse(status) => return answer(status),
         Fate::Swallow => std::future::pending().await,
     }
@@ -145,8 +159,13 @@ async fn forward(
     }
     if let Fate::KillAfter(process) = fate {
         let _done = answered.bytes().await;
-        kill(process);
+        signal("KILL", process);
         return answer(503);
+    }
+    if let Fate::StopAfter(process) = fate {
+        let done = answered.bytes().await.unwrap();
+        signal("STOP", process);
+        return response.body(Body::from(done)).unwrap();
     }
     response.body(Body::from_stream(answered.bytes_stream())).unwrap()
 }
@@ -179,14 +198,14 @@ async fn relay_names(mut stream: TcpStream, shared: &Shared) -> std::io::Result<
         // The opcode of RFC 2136 is 5.
         let fate = if (asked[2] >> 3) & 0xf == 5 { shared.fate("UPDATE") } else { Fate::Pass };
         match fate {
-            Fate::Pass | Fate::KillAfter(_) => {}
+            Fate::Pass | Fate::KillAfter(_) | Fate::StopAfter(_) => {}
             Fate::Refuse(_) => return Ok(()),
             Fate::Swallow => std::future::pending().await,
         }
         send(&mut server, &asked).await?;
         let answered = message(&mut server).await?;
         if let Fate::KillAfter(process) = fate {
-            kill(process);
+            signal("KILL", process);
             return Ok(());
         }
         send(&mut stream, &answered).await?;

@@ -125,16 +125,30 @@ impl Stage {
     }
 
     pub fn daemon_through(&self, name: &str, config: &Path, kubeconfig: &Path) -> Process {
+        self.start(name, "", config, kubeconfig)
+    }
+
+    /// One that runs on that node.
+    pub fn daemon_on(&self, node: &str, name: &str, config: &Path) -> Process {
+        self.start(name, node, config, &self.cluster.kubeconfig_of(ACCOUNT))
+    }
+
+    fn start(&self, name: &str, node: &str, config: &Path, kubeconfig: &Path) -> Process {
         let address = free_address();
-        let mut command = zoneward();
+        // A file that may grow no more is an error to it, and not its end.
+        let mut command = Command::new("sh");
         command
+            .current_dir(root())
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_zoneward")])
             .arg("run")
             .arg("--config")
             .arg(config)
             .arg("--audit-directory")
             .arg(self.path(name))
             .env("KUBECONFIG", kubeconfig)
+            .env_remove("RUST_LOG")
             .env("HOSTNAME", name)
+            .env("NODE_NAME", node)
             .env("ZONEWARD_SERVE__LISTEN", address.to_string())
             .stderr(std::fs::File::create(self.path(&format!("{name}.log"))).unwrap());
         Process::start(&mut command, address, "/healthz")

@@ -87,12 +87,12 @@ const IMPORTS: [(&str, &[&str], &[&str]); 22] = [
     (
         "leadership",
         &["domain", "ports", "kubernetes"],
-        &["kube", "k8s_openapi", "tokio", "tokio_util", "jiff", "async_trait"],
+        &["kube", "k8s_openapi", "tokio", "tokio_util", "jiff", "serde", "serde_json", "async_trait"],
     ),
     (
         "audit",
         &["domain", "ports"],
-        &["sha2", "hex", "serde", "serde_json", "jiff", "async_trait", "thiserror", "tracing"],
+        &["sha2", "hex", "serde", "serde_json", "jiff", "tokio", "async_trait", "thiserror", "tracing"],
     ),
     ("pipeline", &["domain", "detect", "decide", "guard", "ports"], &["jiff", "thiserror", "tokio"]),
     ("serve", &[], &["axum", "serde", "tokio", "tokio_util"]),
