@@ -39,6 +39,7 @@ mod istio;
 mod istiod;
 mod live;
 mod pause;
+mod probes;
 mod reclassification;
 mod recordings;
 mod recovery;
