@@ -183,7 +183,7 @@ impl Daemon {
             let now = super::now();
             let due = cycle.at_or_before(now) + cycle.signed();
             self.status.turned(now, cycle);
-            self.rest(&mut pipeline, due.duration_since(now).unsigned_abs()).await?;
+            self.rest(&mut pipeline, due.duration_since(now).unsigned_abs()).await;
             if self.measured_at.is_none_or(|at| due.duration_since(at) >= MEASURE_EVERY) {
                 self.measure(due).await;
                 if self.observer.cycle() != cycle {
@@ -200,14 +200,14 @@ impl Daemon {
     }
 
     /// Until the next cycle; that a person pauses it, or resumes, is put on record at once.
-    async fn rest(&mut self, pipeline: &mut Pipeline, time: Duration) -> anyhow::Result<()> {
+    async fn rest(&mut self, pipeline: &mut Pipeline, time: Duration) {
         let mut rest = std::pin::pin!(tokio::time::sleep(time));
         loop {
             let pause = self.hands.as_mut().map(|hands| &mut hands.pause);
             let changed = OptionFuture::from(pause.map(watch::Receiver::changed));
             tokio::select! {
-                () = &mut rest => return Ok(()),
-                Some(Ok(())) = changed => self.note_pause(pipeline, super::now()).await?,
+                () = &mut rest => return,
+                Some(Ok(())) = changed => self.note_pause(pipeline, super::now()).await,
             }
         }
     }

@@ -50,7 +50,7 @@ settings! {
     /// How much its requests count when a fault's breadth is measured.
     weight: Ratio = Ratio::from_percent(100.0),
     failures: FailureClasses = FailureClasses::default(),
-    trip: Nats = Nats::new(12.0),
+    trip: Nats = Nats::new(13.0),
     suspect: Nats = Nats::new(6.0),
     clear: Period = Period::from_mins(5),
     shortest: Period = Period::from_secs(30),

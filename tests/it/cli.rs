@@ -44,7 +44,7 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
 #[test]
 fn what_is_illegal_for_one_service_is_named_by_its_path_as_it_is_for_all() {
     let cases = [
-        ("suspect: 20 nats", "suspect: 20 nats is above trip (12 nats)"),
+        ("suspect: 20 nats", "suspect: 20 nats is above trip (13 nats)"),
         ("trip: 5 nats", "suspect: 6 nats is above trip (5 nats)"),
         ("clear: 30s", "clear: 30s is outside 1m to 1h"),
         ("clear: 61m", "clear: 1h 1m is outside 1m to 1h"),
