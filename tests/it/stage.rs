@@ -84,7 +84,7 @@ impl Stage {
         self.cluster.kubectl(&["patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &patch]);
     }
 
-    /// Metrics are nowhere: people act with `stale-data` overridden.
+    /// Metrics are nowhere: people act with `stale-data` overridden, and what expires comes back without evidence.
     pub fn config(&self) -> PathBuf {
         self.config_of("config.yaml", self.bind.address())
     }
@@ -95,6 +95,7 @@ impl Stage {
             "mode: enforce\n\
              prometheus: {{url: 'http://127.0.0.1:1', history: 1m}}\n\
              guard: {{cool_down: 1h}}\n\
+             recovery: {{mode: timer}}\n\
              kubernetes: {{namespace: zoneward}}\n\
              steps:\n  mesh_istio: {{}}\n  taint: {{}}\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    \
              key_name: {KEY_NAME}\n    key_file: {key}\n    timeout: 2s\n    records:\n    - name: {NAME}\n      addresses: \
