@@ -193,7 +193,8 @@ fn three_servers_give_the_same_decisions_on_the_same_history() {
         let fault = start() + scenario.faults[0].at.signed();
         let delay = text(isolated, "time").parse::<Timestamp>().unwrap().duration_since(fault);
         assert!(delay.as_secs() <= 60, "after {} s", delay.as_secs());
-        let need_a_cluster = ["unknown_zone", "zones_out_by_others", "unreachable_service", "insufficient_headroom"];
+        let need_a_cluster =
+            ["unknown_zone", "zones_out_by_others", "unreachable_service", "capacity_trap", "insufficient_headroom"];
         assert_eq!(isolated["not_evaluated"], serde_json::json!(need_a_cluster));
         said.push(decisions(&records));
     }
