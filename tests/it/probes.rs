@@ -27,7 +27,7 @@ async fn http() -> SocketAddr {
     address
 }
 
-/// Says SERVING of the whole server and of `well`, NOT_SERVING of `ill`, and ends with NOT_FOUND for others.
+/// Says `SERVING` of the whole server and of `well`, `NOT_SERVING` of `ill`, and ends with `NOT_FOUND` for others.
 async fn grpc() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
