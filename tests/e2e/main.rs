@@ -60,9 +60,10 @@ fn main() {
         mode: "recommend",
         zone_from: "node",
         targets: "/targets/labelled",
-        faults: "- {at: 35s, until: 2m, zones: [zone-b], services: [mockc], errors: 30%}",
-        more: "isolate: {expires_after: 1m}\nrecovery: {refill: 10s, trial: 6s, back_off: 5s}",
-        end: back_by_shares,
+        faults: "- {at: 35s, until: 2m, zones: [zone-b], services: [mockc], errors: 30%}\n\
+                 - {at: 205s, until: 1h, zones: [zone-b, zone-c], slowdown: 2x}",
+        more: "isolate: {expires_after: 1m}\nrollback: {lasting: 6s}\nrecovery: {refill: 10s, trial: 6s, back_off: 5s}",
+        end: back_by_shares_and_drilled,
     };
     let settings = [article, labelled];
     for setting in &settings {
@@ -105,8 +106,9 @@ fn given_up(stage: &mut Stage<'_>) {
     stage.tell_until("restored");
 }
 
-/// The isolation expires while the zone is sick, and again when it is well.
-fn back_by_shares(stage: &mut Stage<'_>) {
+/// The isolation expires while the zone is sick, and again when it is well; then another zone is taken out for a drill,
+/// which the others do not bear.
+fn back_by_shares_and_drilled(stage: &mut Stage<'_>) {
     stage.tell_until("relapsed");
     let status = stage.person(&["status"]);
     assert!(status.contains("it was worse again"), "{status}");
@@ -114,6 +116,10 @@ fn back_by_shares(stage: &mut Stage<'_>) {
     let shares: Vec<&String> = stage.messages.iter().filter(|said| said.contains("usual east-west traffic")).collect();
     let last = shares.iter().rev().take(4).rev().map(|said| said.split_whitespace().nth(2).unwrap());
     assert_eq!(last.collect::<Vec<_>>(), ["5", "25", "50", "100"], "{shares:?}");
+    let output = stage.person(&["drill", "zone-a", "--for", "10m"]);
+    assert!(output.contains("is out of rotation"), "{output}");
+    stage.tell_until("drill_aborted");
+    stage.tell_until_said("restored", "zone-a");
 }
 
 impl Setting {
