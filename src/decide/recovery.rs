@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    ClusterView, CycleLength, Finding, Gap, Isolation, Period, Probes, Ratio, Recovery, ReturnMode, Share, Stage,
-    Verdict, Zone,
+    ClusterView, CycleLength, Finding, Gap, Isolation, Origin, Period, Probes, Ratio, Recovery, ReturnMode, Share,
+    Stage, Verdict, Zone,
 };
 
 /// A pause after a relapse never gets longer.
@@ -199,6 +199,11 @@ pub fn recover(isolation: &Isolation, basis: Basis<'_>, settings: &Settings, now
         let Recovery { relapses, not_before, .. } = *recovery;
         Some(Recovery { stage, since: now, why, relapses, not_before })
     };
+    if basis.signs.newest == Newest::Unseen {
+        // All is held as it is for a while; but what a person asked for ends when that person said.
+        let over = isolation.spec.origin != Origin::Detector && isolation.expired(now);
+        return over.then(|| to(Stage::Ended, "its isolation expired, and nothing can be judged".to_owned())).flatten();
+    }
     match recovery.stage {
         Stage::Out => {
             may_come_back(isolation, recovery, basis, settings, now).and_then(|why| to(Stage::Refilling, why))
@@ -307,7 +312,7 @@ fn relapse(recovery: &Recovery, share: Share, evidence: &str, settings: &Setting
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Admission, IsolationSpec, Origin};
+    use crate::domain::{Admission, IsolationSpec};
 
     fn cycle() -> CycleLength {
         CycleLength::at_least(Period::from_secs(15))
@@ -440,6 +445,16 @@ mod tests {
         for newest in [Newest::Nothing, Newest::Unseen, Newest::Unclear] {
             assert_eq!(stage(&in_stage(trial(5), 0), &seen(newest, 1e6), 3000), None);
         }
+    }
+
+    #[test]
+    fn where_nothing_can_be_seen_what_a_person_asked_for_ends_when_it_expires() {
+        let blind = seen(Newest::Unseen, 0.0);
+        let mut isolation = in_stage(Stage::Out, 0);
+        assert_eq!(stage(&isolation, &blind, 3600), None, "zoneward's own is held a while longer");
+        isolation.spec.origin = Origin::Operator;
+        assert_eq!(stage(&isolation, &blind, 3599), None);
+        assert_eq!(stage(&isolation, &blind, 3600), Some(Stage::Ended));
     }
 
     #[test]
