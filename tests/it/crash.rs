@@ -102,31 +102,35 @@ fn whatever_write_the_daemon_dies_at_another_replica_ends_what_it_began() {
     let mut replicas = Replicas::start(&stage, &relay);
     let (mut killed_out, mut killed_back) = (Vec::new(), Vec::new());
     let mut isolated: Option<Value> = None;
-    for nth in 1..MOST_WRITES {
-        let outlived = (killed_out.len() + 1 < nth, killed_back.len() + 1 < nth);
-        if outlived == (true, true) {
-            break;
+    // Steps run side by side: which write is the nth differs from time to time, so the name server's is asked for.
+    let every = (1..MOST_WRITES).map(Moment::Nth).chain([Moment::First("UPDATE")]);
+    let mut outlived = false;
+    for moment in every {
+        if outlived && matches!(moment, Moment::Nth(_)) {
+            continue;
         }
-        relay.nth(nth, Fate::KillAfter(replicas.leader.id()));
+        let killed_before = killed_out.len() + killed_back.len();
+        moment.kill(&relay, &replicas);
         apply(&stage);
         if eventually("the zone is out, or its daemon is dead", SOON, || ended(&stage, &mut replicas, is_isolated)) {
-            killed_out.push(relay.writes()[nth - 1].clone());
+            killed_out.push(moment.of(&relay.writes()));
             replicas.take_over();
         }
         eventually("the zone is out", SOON, || is_isolated(&stage).then_some(()));
-        assert!(stage.is_out("zone-b"), "killed at write {nth} of an isolation, {:?}", relay.writes());
+        assert!(stage.is_out("zone-b"), "killed at {moment:?} of an isolation, {:?}", relay.writes());
         let mut out = everything(&stage);
         forget_the_episode(&mut out);
-        assert_eq!(isolated.get_or_insert_with(|| out.clone()), &out, "killed at write {nth} of an isolation");
+        assert_eq!(isolated.get_or_insert_with(|| out.clone()), &out, "killed at {moment:?} of an isolation");
 
-        relay.nth(nth, Fate::KillAfter(replicas.leader.id()));
+        moment.kill(&relay, &replicas);
         stage.cluster.kubectl(&["delete", "zoneisolation", "zone-b", "--wait=false"]);
         if eventually("the zone is back, or its daemon is dead", SOON, || ended(&stage, &mut replicas, is_gone)) {
-            killed_back.push(relay.writes()[nth - 1].clone());
+            killed_back.push(moment.of(&relay.writes()));
             replicas.take_over();
         }
         eventually("the zone is back", SOON, || is_gone(&stage).then_some(()));
-        assert_eq!(everything(&stage), before, "killed at write {nth} of a return, {:?}", relay.writes());
+        assert_eq!(everything(&stage), before, "killed at {moment:?} of a return, {:?}", relay.writes());
+        outlived = killed_out.len() + killed_back.len() == killed_before;
     }
     println!("killed at {} writes of isolations: {killed_out:#?}", killed_out.len());
     println!("killed at {} writes of returns: {killed_back:#?}", killed_back.len());
@@ -137,6 +141,45 @@ fn whatever_write_the_daemon_dies_at_another_replica_ends_what_it_began() {
                 "no {kind} among the writes of the {what}: {killed:?}"
             );
         }
+    }
+}
+
+/// At which write the daemon is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// Counted from 1.
+    Nth(usize),
+    /// Of that kind.
+    First(&'static str),
+}
+
+impl Moment {
+    fn kill(self, relay: &Relay, replicas: &Replicas<'_>) {
+        let fate = Fate::KillAfter(replicas.leader.id());
+        let mut seen = 0;
+        relay.rule(move |write| {
+            let counts = match self {
+                Self::Nth(_) => true,
+                Self::First(kind) => write.contains(kind),
+            };
+            seen += usize::from(counts);
+            if counts && seen == self.count() { fate } else { Fate::Pass }
+        });
+    }
+
+    const fn count(self) -> usize {
+        match self {
+            Self::Nth(nth) => nth,
+            Self::First(_) => 1,
+        }
+    }
+
+    fn of(self, writes: &[String]) -> String {
+        let found = match self {
+            Self::Nth(nth) => writes.get(nth - 1),
+            Self::First(kind) => writes.iter().find(|write| write.contains(kind)),
+        };
+        found.unwrap().clone()
     }
 }
 

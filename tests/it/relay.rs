@@ -91,15 +91,6 @@ impl Relay {
         self.shared.writes.lock().unwrap().clear();
     }
 
-    /// All pass but the nth, counted from 1.
-    pub fn nth(&self, nth: usize, fate: Fate) {
-        let mut seen = 0;
-        self.rule(move |_| {
-            seen += 1;
-            if seen == nth { fate } else { Fate::Pass }
-        });
-    }
-
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap().clone()
     }
