@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    zoneward::cli::run(zoneward::cli::Arguments::parse()).await
+    zoneward::cli::run(zoneward::cli::Arguments::of_process()).await
 }

@@ -14,7 +14,7 @@ use crate::domain::Period;
 const LONGEST_METADATA_CALL: Period = Period::from_secs(3);
 
 /// Which keys are taken. `auto` is the first of the others that the environment offers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     #[default]

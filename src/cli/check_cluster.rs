@@ -32,6 +32,11 @@ pub(super) const RIGHTS: [(&str, &str, &[&str]); 13] = [
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
+/// Each of them: group, resource, verb.
+pub fn needed_rights() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    RIGHTS.iter().flat_map(|(group, resource, verbs)| verbs.iter().map(|verb| (*group, *resource, *verb)))
+}
+
 pub(super) async fn connect(settings: &Settings, zones_of_metrics: &BTreeSet<String>) -> Vec<Finding> {
     let acts = settings.mode != Mode::Observe;
     let mut findings = Vec::new();

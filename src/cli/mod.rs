@@ -6,6 +6,7 @@ mod backtest;
 mod check;
 mod check_cluster;
 mod cluster;
+mod completions;
 mod crd;
 mod demo;
 mod health;
@@ -20,12 +21,15 @@ mod render;
 mod report;
 mod restore;
 mod run;
+mod schema;
 mod status;
+
+pub use check_cluster::needed_rights;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::settings::{self, Settings, SettingsError};
 use crate::telemetry::{self, LogFormat};
@@ -36,6 +40,17 @@ use crate::telemetry::{self, LogFormat};
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// Those of this process. Called `kubectl-zoneward` it is a plugin of kubectl, and names itself so.
+    pub fn of_process() -> Self {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let is_plugin = called.is_some_and(|path| path.file_stem().is_some_and(|name| name == "kubectl-zoneward"));
+        let command = Self::command();
+        let command = if is_plugin { command.bin_name("kubectl zoneward") } else { command };
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -68,6 +83,10 @@ enum Command {
     Preflight(preflight::Arguments),
     /// Print the custom resource definitions, for `kubectl apply -f -`.
     Crd,
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print what a shell needs to complete commands and options.
+    Completions(completions::Arguments),
     /// Check the configuration, and with --connect Prometheus, the cluster and the name server.
     Check(check::Arguments),
     /// Judge a past stretch, as `run` would have.
@@ -140,6 +159,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         | Command::Backtest(_)
         | Command::Record(_)
         | Command::Demo(_)
+        | Command::Schema
+        | Command::Completions(_)
         | Command::Audit(_) => (LogFormat::Text, "warn"),
     };
     telemetry::init_logs(format, level);
@@ -155,6 +176,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Preflight(arguments) => preflight::run(arguments).await,
         Command::Crd => crd::run(),
+        Command::Schema => schema::run(),
+        Command::Completions(arguments) => completions::run(&arguments),
         Command::Check(arguments) => check::run(arguments).await,
         Command::Backtest(arguments) => backtest::run(arguments).await,
         Command::Record(arguments) => record::run(arguments).await,

@@ -11,7 +11,7 @@ const MOST_TIMES: usize = 64;
 const LATEST: SignedDuration = SignedDuration::from_mins(10);
 
 /// The section `drills`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub lasts: Period,
@@ -25,7 +25,7 @@ impl Default for Settings {
 }
 
 /// Such as every Tuesday at 10:00 in Berlin.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrillTime {
     /// None named is every day.

@@ -17,7 +17,7 @@ const LEAST_SLOWER: f64 = 0.05;
 const FEWEST_CALLS: f64 = 200.0;
 
 /// The section `rollback`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub enabled: bool,

@@ -26,7 +26,7 @@ const TOLERABLE_FAILURES: Ratio = Ratio::from_percent(1.0);
 const FEWEST_CALLS: f64 = 10.0;
 
 /// The section `recovery`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub mode: ReturnMode,

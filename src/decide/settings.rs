@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::Period;
 
 /// The section `isolate`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub expires_after: Period,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{CycleLength, Period, Ratio, ServiceSettings, Services, Signal};
 
 /// The section `detect`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub cycle: Period,

@@ -10,7 +10,7 @@ use super::verdict::NEW_FOR;
 use super::{Evidence, Isolation, Origin, Period, ServiceId, Zone};
 
 /// How far the daemon may go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Judge, decide and record, with no hands: every decision is a rehearsal.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Server-side failures. 4xx and the gRPC statuses that blame the caller (1, 3, 5, 7, 16) are not among them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FailureClasses {
     /// Codes such as `503`, classes such as `5xx`, and `0` for no answer.
@@ -36,7 +36,7 @@ impl FailureClasses {
 }
 
 /// One response code, or a hundred of them (`5xx`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "CodeText", into = "String")]
 pub struct CodeClass(String);
 
@@ -50,7 +50,7 @@ impl CodeClass {
 }
 
 /// YAML reads `503` as a number.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 enum CodeText {
     Number(u16),

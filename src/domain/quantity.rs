@@ -189,7 +189,15 @@ impl FromStr for Bytes {
 
 /// Numbers without a unit are refused with an example, as configuration files are where they come from.
 macro_rules! through_text {
-    ($($quantity:ident: $example:literal),*) => {$(
+    ($($quantity:ident: $example:literal, $pattern:literal;)*) => {$(
+        impl schemars::JsonSchema for $quantity {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($quantity).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "pattern": $pattern, "examples": [$example]})
+            }
+        }
         impl Serialize for $quantity {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -212,7 +220,13 @@ macro_rules! through_text {
         }
     )*};
 }
-through_text!(Period: "15s", Ratio: "0.3%", Factor: "1.3x", Nats: "10 nats", Bytes: "64MiB");
+through_text! {
+    Period: "15s", "[0-9]";
+    Ratio: "0.3%", r"^\s*\+?[0-9.]+([eE][+-]?[0-9]+)?\s*%$";
+    Factor: "1.3x", r"^\s*\+?[0-9.]+([eE][+-]?[0-9]+)?\s*x$";
+    Nats: "10 nats", r"^\s*\+?[0-9.]+([eE][+-]?[0-9]+)?\s*nats$";
+    Bytes: "64MiB", r"^\s*\+?[0-9.]+([eE][+-]?[0-9]+)?\s*[KM]iB$";
+}
 
 fn number_before(text: &str, unit: &str) -> Option<f64> {
     let number: f64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;

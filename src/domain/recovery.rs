@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Share;
 
 /// How an isolated zone comes back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReturnMode {
     /// A person gives it back. What nobody gives back comes by shares once it has expired.

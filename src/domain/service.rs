@@ -9,7 +9,7 @@ use super::{Factor, FailureClasses, Nats, Period, Ratio, ServiceId};
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr,)*) => {
         /// The section `service`; config/default.yaml describes each field.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct ServiceSettings {
             $($(#[$doc])* pub $name: $kind,)*
@@ -22,7 +22,7 @@ macro_rules! settings {
         }
 
         /// What differs for the services that a pattern names.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct ServiceOverride {
             #[serde(rename = "match")]

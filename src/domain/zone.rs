@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// An availability zone as the metrics' zone label names it, such as `cn-hangzhou-h`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Zone(String);
 
@@ -27,7 +27,7 @@ impl fmt::Display for Zone {
 }
 
 /// A destination service, written `namespace/name`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceId {
     pub namespace: String,
@@ -114,6 +114,16 @@ impl TryFrom<String> for ServicePattern {
 impl From<ServicePattern> for String {
     fn from(pattern: ServicePattern) -> Self {
         pattern.text
+    }
+}
+
+impl schemars::JsonSchema for ServicePattern {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ServicePattern".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[^/]*/[^/]*$", "examples": ["payments/*"]})
     }
 }
 

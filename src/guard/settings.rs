@@ -11,7 +11,7 @@ use crate::domain::{Factor, Period};
 const MOST_WINDOWS: usize = 64;
 
 /// The section `guard`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub max_isolated_zones: u32,
@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// What a guardrail does about what it finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     Ignore,
@@ -44,7 +44,7 @@ pub enum Policy {
 }
 
 /// What becomes of a service that callers could not reach elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unreachable {
     /// The zone is not isolated.
@@ -54,7 +54,7 @@ pub enum Unreachable {
 }
 
 /// Where planned maintenance is announced, and how zones are named there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SilencesSettings {
     pub alertmanager: String,

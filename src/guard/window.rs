@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Day, NamedTimeZone, TimeOfDay};
 
 /// Such as every Monday and Friday from 10:00 to 12:30 in Shanghai.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BlockedWindow {
     /// The days on which it begins; none named is every day.

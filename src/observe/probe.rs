@@ -21,7 +21,7 @@ const AT_ONCE: usize = 32;
 const MOST_BYTES: usize = 64 * 1024;
 
 /// One of the list `probes`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeSettings {
     pub service: ServiceId,

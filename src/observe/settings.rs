@@ -8,7 +8,7 @@ use super::probe::ProbeSettings;
 use crate::domain::{Bytes, Period, Ratio, Services};
 
 /// The section `prometheus`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub url: String,
@@ -32,7 +32,7 @@ pub struct Settings {
 }
 
 /// What tells a proxy's zone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ZoneFrom {
     /// A label of its metrics.
@@ -43,7 +43,7 @@ pub enum ZoneFrom {
 }
 
 /// Which labels say what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Labels {
     pub zone: String,
@@ -56,7 +56,7 @@ pub struct Labels {
     pub target: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicAuth {
     pub username: String,
@@ -64,7 +64,7 @@ pub struct BasicAuth {
 }
 
 /// An extra request header. A secret one is read from a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     pub name: String,

@@ -2,6 +2,7 @@
 
 mod edition;
 mod heal;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,12 @@ use crate::domain::{Mode, ServiceOverride, ServiceSettings, Services};
 use crate::isolate::steps;
 use crate::{audit, decide, detect, guard, kubernetes, observe, pipeline, serve};
 
+pub use schema::schema;
+
 const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
 
 /// The whole configuration; a struct of the stages' own settings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub mode: Mode,

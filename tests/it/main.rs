@@ -46,6 +46,7 @@ mod recovery;
 mod relay;
 mod reload;
 mod scenarios;
+mod schema;
 mod secured;
 mod stage;
 mod steps;

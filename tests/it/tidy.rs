@@ -100,7 +100,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 22] = [
     (
         "settings",
         &["domain", "observe", "detect", "decide", "guard", "audit", "serve", "pipeline", "isolate", "kubernetes"],
-        &["config", "serde", "serde_json", "serde_path_to_error", "thiserror"],
+        &["config", "schemars", "serde", "serde_json", "serde_path_to_error", "thiserror"],
     ),
     (
         "sim",

@@ -31,7 +31,7 @@ use crate::ports::{IsolationStep, StepError};
 const MOST_TRIES: usize = 5;
 
 /// The section `steps.mesh_distribute`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub namespace: String,

@@ -31,7 +31,7 @@ const CONCURRENCY: usize = 16;
 const PAGE: u32 = 500;
 
 /// The section `steps.mesh_istio`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub min_ready_elsewhere: u32,

@@ -95,7 +95,7 @@ pub trait StepSettings {
 macro_rules! steps {
     ($($name:ident = $default:expr;)*) => {
         /// The section `steps`: those that are there are taken.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct Settings {
             $(pub $name: Option<$name::Settings>,)*

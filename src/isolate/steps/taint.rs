@@ -23,7 +23,7 @@ const CONCURRENCY: usize = 16;
 const MOST_TRIES: usize = 5;
 
 /// The section `steps.taint`: nothing to set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {}
 

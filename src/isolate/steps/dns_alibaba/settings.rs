@@ -16,7 +16,7 @@ const MOST_LOAD_BALANCERS: usize = 20;
 const LONGEST_TIMEOUT: Period = Period::from_secs(20);
 
 /// The load balancers whose DNS names lose a zone's addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub load_balancers: Vec<LoadBalancer>,
@@ -30,7 +30,7 @@ pub struct Settings {
     pub timeout: Period,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadBalancer {
     pub kind: Kind,
@@ -41,7 +41,7 @@ pub struct LoadBalancer {
     pub endpoint: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Nlb,

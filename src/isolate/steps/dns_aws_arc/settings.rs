@@ -22,7 +22,7 @@ const LONGEST_TIMEOUT: Period = Period::from_mins(1);
 const LONGEST_ZONE: usize = 63;
 
 /// The section `steps.dns_aws_arc`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub resources: Vec<String>,

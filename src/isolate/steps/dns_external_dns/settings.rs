@@ -17,7 +17,7 @@ const MOST_ADDRESSES: usize = 50;
 const LONGEST_NAME: usize = 253;
 
 /// The section `steps.dns_external_dns`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     #[serde(default = "yes")]
@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 /// One `DNSEndpoint`, and which of its targets are in which availability zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectSettings {
     pub namespace: String,

@@ -24,7 +24,7 @@ const LONGEST_ZONE: usize = 63;
 const LONGEST_TIMEOUT: Period = Period::from_mins(1);
 
 /// The names whose addresses are withdrawn, and how the server takes changes of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The primary server's address and port.
@@ -43,14 +43,14 @@ pub struct Settings {
 }
 
 /// One name, and which of its addresses are in which availability zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordSettings {
     pub name: String,
     pub addresses: BTreeMap<Zone, Vec<IpAddr>>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Algorithm {
     #[default]
     #[serde(rename = "hmac-sha256")]

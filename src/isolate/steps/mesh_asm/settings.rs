@@ -14,7 +14,7 @@ const LONGEST_TIMEOUT: Period = Period::from_secs(60);
 const PLACE: &str = "{zone}";
 const CENTRAL: &str = "servicemesh.aliyuncs.com";
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub mesh_id: String,
@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// Whether somebody has confirmed on the mesh that the field does what is believed of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consent {
     #[default]

@@ -19,7 +19,7 @@ const MOST_HEADERS: usize = 20;
 const OURS: [&str; 4] = ["zoneward-signature", "idempotency-key", "content-type", "content-length"];
 
 /// The section `steps.webhook`; config/default.yaml describes each field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub url: String,
@@ -35,7 +35,7 @@ pub struct Settings {
 }
 
 /// An extra request header. A secret one is read from a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     pub name: String,
