@@ -39,3 +39,13 @@ evaluate:
 # Licences, bans and sources; advisories need the network: `cargo deny check`.
 deny:
 	cargo deny check licenses bans sources
+
+# What kustomize takes of the alerts; a test says when it is out of date.
+deploy/monitoring/prometheusrule.yaml: deploy/alerts.yaml
+	{ echo '# Of alerts.yaml, by `make $@`.'; echo 'apiVersion: monitoring.coreos.com/v1'; echo 'kind: PrometheusRule'; \
+	  echo 'metadata: {name: zoneward, namespace: zoneward, labels: {app.kubernetes.io/name: zoneward}}'; echo 'spec:'; \
+	  sed -e '1,/^groups:/{/^groups:/!d}' -e 's/^/  /' $<; } >$@
+
+# What editors read.
+config/schema.json: config/default.yaml $(wildcard src/*/settings.rs src/isolate/steps/*.rs src/isolate/steps/*/settings.rs)
+	cargo run --locked -q -- schema >$@

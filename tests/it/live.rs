@@ -83,6 +83,13 @@ fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
     let (_, metrics) = daemon.get("/metrics");
     assert!(metrics.contains(r#"zoneward_zone_verdict{zone="zone-b",verdict="zone_fault"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"zoneward_audit_records_total{event="isolate"} 1"#), "{metrics}");
+    // Those of isolations are scraped only where one is carried out.
+    let of_isolations =
+        |name: &String| ["zoneward_isolation_", "zoneward_zone_isolated"].iter().any(|it| name.starts_with(it));
+    for name in crate::deploy::metrics_named().into_iter().filter(|name| !of_isolations(name)) {
+        let scraped = |line: &str| line.split(['{', ' ']).next() == Some(&name);
+        assert!(metrics.lines().any(scraped), "{name}, of the dashboard or an alert: {metrics}");
+    }
     assert!(daemon.terminate().success());
 
     let records = journal();

@@ -22,6 +22,7 @@ mod cli;
 mod cluster;
 mod contract;
 mod crash;
+mod deploy;
 mod detection;
 mod distribute;
 mod dns;
