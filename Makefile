@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: test lint unit crash drain e2e parts demo evaluate deny
+.PHONY: image test lint unit crash drain e2e parts demo evaluate deny
 
 test: parts lint unit
 
@@ -28,6 +28,11 @@ drain: parts
 # From fault to return on real parts, each a process of its own.
 e2e: parts
 	cargo test --locked --test e2e
+
+# The image, where there is Docker; no test builds it. `make image IMAGE=registry.example.org/zoneward:0.1.0`, and push it.
+IMAGE ?= zoneward:0.1.0
+image:
+	docker build -t $(IMAGE) .
 
 demo:
 	cargo run --locked --release -- demo

@@ -9,6 +9,7 @@ mod bind;
 #[path = "../it/cluster.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod cluster;
+mod image;
 mod mesh;
 #[path = "../it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -35,6 +36,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).map(String::as_str) == Some("mesh") {
         return mesh::run(&told(&arguments[2..]));
+    }
+    image::runs_in_an_empty_root();
+    println!("The executable of the image, in an empty root: ok");
+    if arguments.get(1).map(String::as_str) == Some("image") {
+        return;
     }
     let article = Setting {
         title: "The article's own mesh: two zones, one replica a service and zone; enforce",

@@ -300,6 +300,7 @@ fn helm_and_kustomize_install_upgrade_and_uninstall_on_a_real_api_server() {
     let plain = objects(&tools.output("kube", &["kubectl", "kustomize", &tools.overlay()]));
     admits_pods(&cluster, &plain, &tools);
     assert_eq!(rights_of_account(&cluster, &tools, &config_of(&plain)).0, "ok");
+    upgrade(&["--take-ownership", "--force-conflicts"]);
 }
 
 #[test]
