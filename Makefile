@@ -52,5 +52,5 @@ deploy/monitoring/prometheusrule.yaml: deploy/alerts.yaml
 	  sed -e '1,/^groups:/{/^groups:/!d}' -e 's/^/  /' $<; } >$@
 
 # What editors read.
-config/schema.json: config/default.yaml $(wildcard src/*/settings.rs src/isolate/steps/*.rs src/isolate/steps/*/settings.rs)
+config/schema.json: config/default.yaml $(wildcard src/*/settings.rs src/notify/*.rs src/isolate/steps/*.rs src/isolate/steps/*/settings.rs)
 	cargo run --locked -q -- schema >$@

@@ -1,11 +1,9 @@
 //! Asks an Alertmanager for its silences. What can't be asked stops nothing.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,26 +11,12 @@ use tokio_util::task::TaskTracker;
 use crate::domain::silence::{Silence, SilencedZones};
 use crate::domain::{Silences, Zone};
 use crate::guard::SilencesSettings;
+use crate::http::{Access, HttpError};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Of one answer: some thousands of silences.
 const MOST_BYTES: usize = 8 << 20;
-const SHOWN_CHARS: usize = 200;
-
-#[derive(Debug, Error)]
-pub enum SilencesError {
-    #[error("{path} can't be read ({setting}): {source}")]
-    File { setting: &'static str, path: String, source: std::io::Error },
-    #[error("{setting}: {why}")]
-    Invalid { setting: &'static str, why: String },
-    #[error("{url} does not answer (guard.silences.alertmanager): {why}")]
-    Unreachable { url: String, why: String },
-    #[error("{url} answers {status} (guard.silences.alertmanager): {text}")]
-    Refused { url: String, status: u16, text: String },
-    #[error("{url} does not answer as an Alertmanager does (guard.silences.alertmanager): {why}")]
-    Unreadable { url: String, why: String },
-}
 
 /// Silences, kept up to date. Until the first answer, and while there is none, they stay as they were last seen.
 pub fn watch(
@@ -73,61 +57,22 @@ pub fn watch(
 }
 
 /// Silences, asked once.
-pub async fn read(settings: &SilencesSettings, clock: fn() -> Timestamp) -> Result<Silences, SilencesError> {
+pub async fn read(settings: &SilencesSettings, clock: fn() -> Timestamp) -> Result<Silences, HttpError> {
     let url = format!("{}/api/v2/silences", settings.alertmanager.trim_end_matches('/'));
-    let unreachable = |error: reqwest::Error| SilencesError::Unreachable { url: url.clone(), why: causes(&error) };
-    let mut request = client(settings)?.get(&url);
-    if let Some(path) = &settings.bearer_token_file {
-        let token = file("guard.silences.bearer_token_file", path)?;
-        request = request.bearer_auth(String::from_utf8_lossy(&token).trim());
-    }
+    let access = Access {
+        section: "guard.silences",
+        address: "alertmanager",
+        bearer_token_file: settings.bearer_token_file.as_deref(),
+        ca_file: settings.ca_file.as_deref(),
+        headers: &[],
+        timeout: settings.timeout,
+        most_bytes: MOST_BYTES,
+    };
     let seen_at = clock();
-    let mut response = request.send().await.map_err(unreachable)?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            let why = format!("the answer is larger than {} MiB", MOST_BYTES >> 20);
-            return Err(SilencesError::Unreadable { url, why });
-        }
-    }
-    let status = response.status();
-    if !status.is_success() {
-        let text = String::from_utf8_lossy(&body).trim().chars().take(SHOWN_CHARS).collect();
-        return Err(SilencesError::Refused { url, status: status.as_u16(), text });
-    }
-    let answers: Vec<Answer> = serde_json::from_slice(&body)
-        .map_err(|error| SilencesError::Unreadable { url: url.clone(), why: error.to_string() })?;
+    let body = access.get(&url).await?;
+    let answers: Vec<Answer> = serde_json::from_slice(&body).map_err(|error| access.unreadable(&url, &error))?;
     let of_zones = answers.into_iter().filter_map(|answer| answer.of_zones(&settings.zone_label)).collect();
     Ok(Silences { seen_at: Some(seen_at), of_zones })
-}
-
-fn client(settings: &SilencesSettings) -> Result<reqwest::Client, SilencesError> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("zoneward/", env!("CARGO_PKG_VERSION")))
-        .timeout(settings.timeout.unsigned())
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(path) = &settings.ca_file {
-        let setting = "guard.silences.ca_file";
-        let invalid = |error: reqwest::Error| SilencesError::Invalid { setting, why: causes(&error) };
-        builder = builder.add_root_certificate(reqwest::Certificate::from_pem(&file(setting, path)?).map_err(invalid)?);
-    }
-    builder.build().map_err(|error| SilencesError::Invalid { setting: "guard.silences", why: causes(&error) })
-}
-
-fn file(setting: &'static str, path: &Path) -> Result<Vec<u8>, SilencesError> {
-    let failed = |source| SilencesError::File { setting, path: path.display().to_string(), source };
-    std::fs::read(path).map_err(failed)
-}
-
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// A silence as the API v2 gives it, as far as it matters.

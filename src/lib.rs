@@ -25,6 +25,8 @@ pub mod kubernetes;
 
 pub mod alibaba;
 
+pub mod http;
+
 pub mod alertmanager;
 
 pub mod observe;

@@ -40,6 +40,12 @@ struct EventLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    target: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     zone: String,
     verdict: &'static str,
@@ -76,6 +82,7 @@ pub struct Metrics {
     response_bytes: Counter,
     records: Family<EventLabels, Counter>,
     unrecorded: Counter,
+    notifications: Family<NotificationLabels, Counter>,
     judges: Gauge,
     verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
     isolated: Family<ZoneLabels, Gauge<i64, AtomicI64>>,
@@ -100,6 +107,7 @@ impl Default for Metrics {
             response_bytes: Counter::default(),
             records: Family::default(),
             unrecorded: Counter::default(),
+            notifications: Family::default(),
             judges: Gauge::default(),
             verdicts: Family::default(),
             isolated: Family::default(),
@@ -127,6 +135,8 @@ impl Default for Metrics {
         registry.register_with_unit("prometheus_response", "Bytes read", Unit::Bytes, m.response_bytes.clone());
         registry.register("audit_records", "Records written, by event", m.records.clone());
         registry.register("audit_failures", "Records that could not be written", m.unrecorded.clone());
+        let help = "Messages to people, by target: sent, failed in the last try, dropped as too many wait";
+        registry.register("notifications", help, m.notifications.clone());
         registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
         registry.register("zone_isolated", "1 while the zone is, or may be, out of rotation", m.isolated.clone());
         registry.register("isolation_step", "1 for the state that a step of an isolation is in", m.steps.clone());
@@ -205,6 +215,10 @@ impl Metrics {
 
     pub fn unrecorded(&self) {
         self.unrecorded.inc();
+    }
+
+    pub fn notified(&self, target: &'static str, outcome: &'static str) {
+        self.notifications.get_or_create(&NotificationLabels { target, outcome }).inc();
     }
 
     pub fn record(&self, event: Event) {

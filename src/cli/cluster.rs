@@ -1,7 +1,7 @@
 //! The daemon's eyes on the cluster, and its hands.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use crate::isolate::steps::{self, Look};
 use crate::isolate::{Controller, HandsOver, KubernetesStore};
 use crate::kubernetes::{self, ClusterWatch, ConnectError};
 use crate::leadership::{Candidate, FencedStep, FencedStore, Leadership};
-use crate::notify::KubernetesEvents;
+use crate::notify::{self, Acting, Alertmanager, Count, InHand, KubernetesEvents, Webhook};
 use crate::observe::ZoneFrom;
 use crate::ports::{AuditSink, IsolationStep, IsolationStore, Notifier};
 use crate::settings::Settings;
@@ -30,7 +30,11 @@ pub(super) struct Eyes {
     identity: String,
     /// What was last said of a cluster that can't be seen.
     said: Mutex<Option<String>>,
+    /// What tells whether this replica acts, and on what.
+    in_hand: Arc<OnceLock<Watched>>,
 }
+
+type Watched = (Leadership, watch::Receiver<Vec<Isolation>>, watch::Receiver<Pause>);
 
 /// Begins to watch the cluster. To act, or to look zones up, takes one; else only the cluster that the process runs in, or
 /// one that is named, is surely that of the metrics.
@@ -54,7 +58,7 @@ pub(super) async fn look_on(
         let watch = ClusterWatch::start(&client, &settings.kubernetes, tasks, stop);
         (client, Arc::new(watch))
     });
-    Ok(Eyes { cluster, identity: identity(), said: Mutex::default() })
+    Ok(Eyes { cluster, identity: identity(), said: Mutex::default(), in_hand: Arc::default() })
 }
 
 /// Whether there is no doing without: to act, and to look zones up.
@@ -86,19 +90,43 @@ impl Eyes {
         view.ok()
     }
 
+    /// All that people are told by. In observe mode that takes no cluster.
     pub(super) fn notifiers(
         &self,
-        mode: Mode,
+        settings: &Settings,
+        count: &Arc<Count>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Vec<Arc<dyn Notifier>> {
-        let acting = self.cluster.as_ref().filter(|_| mode != Mode::Observe);
-        acting
-            .map(|(client, _)| {
-                Arc::new(KubernetesEvents::start(client, self.identity.clone(), tasks, stop)) as Arc<dyn Notifier>
-            })
-            .into_iter()
-            .collect()
+        let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
+        let notify::Settings { alertmanager, webhook } = settings.notify.clone();
+        let acting = self.acting(settings.mode);
+        if let Some((client, _)) = self.cluster.as_ref().filter(|_| settings.mode != Mode::Observe) {
+            let (identity, count) = (self.identity.clone(), count.clone());
+            notifiers.push(Arc::new(KubernetesEvents::start(client, identity, count, tasks, stop)));
+        }
+        if let Some(settings) = alertmanager {
+            let (acting, count) = (acting.clone(), count.clone());
+            notifiers.push(Arc::new(Alertmanager::start(settings, acting, count, super::now, tasks, stop)));
+        }
+        if let Some(settings) = webhook {
+            notifiers.push(Arc::new(Webhook::start(settings, acting, count.clone(), tasks, stop)));
+        }
+        notifiers
+    }
+
+    /// Whoever only observes has nothing in hand, and tells of it.
+    fn acting(&self, mode: Mode) -> Arc<Acting> {
+        if mode == Mode::Observe {
+            return Arc::new(|| Some(InHand::default()));
+        }
+        let in_hand = Arc::clone(&self.in_hand);
+        Arc::new(move || {
+            let (leadership, isolations, pause) = in_hand.get()?;
+            // In this order: whoever ceases to lead forgets them.
+            let in_hand = InHand { isolations: isolations.borrow().clone(), pause: pause.borrow().clone() };
+            leadership.leads().then_some(in_hand)
+        })
     }
 
     pub(super) fn where_it_acts(&self, mode: Mode) -> String {
@@ -150,6 +178,7 @@ impl Eyes {
             hands_over: self.hands_over(leadership.clone(), audit, tasks),
             now: super::now,
         };
+        let _only_here = self.in_hand.set((leadership.clone(), isolations.clone(), pause.clone()));
         // Who has stopped to act lets go of the Lease, and not before.
         let idle = CancellationToken::new();
         tasks.spawn(candidate.run(idle.clone()));

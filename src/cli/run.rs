@@ -22,6 +22,7 @@ use crate::audit::Journal;
 use crate::domain::{CycleLength, Event, Gap, Mode, Pause, Record, Silences, Snapshot, Zone};
 use crate::isolate::{AdvanceError, Executor, MemoryStore};
 use crate::kubernetes;
+use crate::notify::Count;
 use crate::observe::{PrometheusObserver, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
 use crate::ports::{AuditSink, IsolationStore, Observer};
@@ -78,7 +79,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let eyes = cluster::look_on(&settings, &tasks, &stop).await?;
-    let notifiers = eyes.notifiers(settings.mode, &tasks, &stop);
+    let counted = Arc::clone(&status);
+    let count: Arc<Count> = Arc::new(move |target, outcome| counted.metrics.notified(target, outcome.as_str()));
+    let notifiers = eyes.notifiers(&settings, &count, &tasks, &stop);
     let sink = Arc::new(CountingSink { journal, status: Arc::clone(&status), notifiers });
     let server = tasks.spawn(serve::serve(listener, status.clone(), stop.clone()));
     sink.note(Record::new(

@@ -1,6 +1,6 @@
 //! Kubernetes Events on the zone, or on its isolation: `kubectl describe zoneisolation ZONE`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::{Count, Outcome};
 use crate::domain::{Event, Record, StepState, Zone};
 use crate::kubernetes::{bounded, explain};
 use crate::ports::Notifier;
 
+const TARGET: &str = "kubernetes_events";
 /// Records that wait for a slow API server; more are dropped.
 const MOST_WAITING: usize = 256;
 /// The API takes notes of up to 1 kB.
@@ -22,14 +24,21 @@ const LONGEST_NOTE: usize = 1_000;
 /// Publishes records in the background, in order.
 pub struct KubernetesEvents {
     queue: mpsc::Sender<Record>,
-    dropped: AtomicU64,
+    count: Arc<Count>,
 }
 
 impl KubernetesEvents {
-    pub fn start(client: &Client, instance: String, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    pub fn start(
+        client: &Client,
+        instance: String,
+        count: Arc<Count>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
         let (queue, mut records) = mpsc::channel::<Record>(MOST_WAITING);
         let reporter = Reporter { controller: "zoneward".to_owned(), instance: Some(instance) };
-        let publisher = Publisher { client: client.clone(), recorder: Recorder::new(client.clone(), reporter) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        let publisher = Publisher { client: client.clone(), recorder, count: Arc::clone(&count) };
         let stop = stop.clone();
         tasks.spawn(async move {
             loop {
@@ -43,15 +52,15 @@ impl KubernetesEvents {
                 }
             }
         });
-        Self { queue, dropped: AtomicU64::new(0) }
+        Self { queue, count }
     }
 }
 
 impl Notifier for KubernetesEvents {
     fn notify(&self, record: &Record) {
         if record.zone.is_some() && self.queue.try_send(record.clone()).is_err() {
-            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::warn!(dropped, "a Kubernetes Event was dropped, as too many wait");
+            (self.count)(TARGET, Outcome::Dropped);
+            tracing::warn!("a Kubernetes Event was dropped, as too many wait");
         }
     }
 }
@@ -59,6 +68,7 @@ impl Notifier for KubernetesEvents {
 struct Publisher {
     client: Client,
     recorder: Recorder,
+    count: Arc<Count>,
 }
 
 impl Publisher {
@@ -76,7 +86,9 @@ impl Publisher {
             secondary: None,
         };
         let reference = self.reference(zone).await;
-        if let Err(error) = bounded(self.recorder.publish(&event, &reference)).await {
+        let published = bounded(self.recorder.publish(&event, &reference)).await;
+        (self.count)(TARGET, if published.is_ok() { Outcome::Sent } else { Outcome::Failed });
+        if let Err(error) = published {
             tracing::warn!(error = explain(&error), "a Kubernetes Event can't be published");
         }
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::domain::{Mode, ServiceOverride, ServiceSettings, Services};
 use crate::isolate::steps;
-use crate::{audit, decide, detect, guard, kubernetes, observe, pipeline, serve};
+use crate::{audit, decide, detect, guard, kubernetes, notify, observe, pipeline, serve};
 
 pub use schema::schema;
 
@@ -35,6 +35,7 @@ pub struct Settings {
     pub steps: steps::Settings,
     pub kubernetes: kubernetes::Settings,
     pub audit: audit::Settings,
+    pub notify: notify::Settings,
     pub serve: serve::Settings,
     pub service: ServiceSettings,
     /// What differs for the services that a pattern names. Later entries win.
@@ -120,6 +121,7 @@ impl Settings {
         problems.extend(observe::ProbeSettings::problems(&self.probes).into_iter().map(of_list("probes")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
+        problems.extend(self.notify.problems().into_iter().map(of("notify")));
         let of_services = self.detect.services.problems().into_iter();
         problems.extend(of_services.map(|(path, problem)| Problem { path, problem }));
         if self.guard.unreachable_services == guard::Unreachable::Skip && self.steps.mesh_asm.is_some() {

@@ -68,7 +68,7 @@ async fn a_blocked_window_until_it_ends() {
 }
 
 /// A real one.
-fn alertmanager(folder: &std::path::Path) -> Process {
+pub fn alertmanager(folder: &std::path::Path) -> Process {
     let (config, data) = (folder.join("alertmanager.yml"), folder.join("data"));
     std::fs::write(&config, "{route: {receiver: none}, receivers: [{name: none}]}").unwrap();
     // It sends nothing, so it needs no words.
@@ -85,7 +85,7 @@ fn alertmanager(folder: &std::path::Path) -> Process {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a server that lives in real time")]
-fn real_time() -> Timestamp {
+pub fn real_time() -> Timestamp {
     Timestamp::now()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::guardrails::alertmanager;
 use crate::support::{
     Process, decisions, eventually, free_address, json_lines, prometheus, run, stderr, stdout, text,
     whatever_the_source, zoneward,
@@ -60,7 +61,10 @@ pub fn scraped(mesh: &Process, folder: &Path) -> Process {
 fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("config.yaml"), CONFIG).unwrap();
+    std::fs::create_dir(path("alerts")).unwrap();
+    let on_call = alertmanager(&path("alerts"));
+    let notify = format!("notify: {{alertmanager: {{urls: ['{}']}}}}\n", on_call.url());
+    std::fs::write(path("config.yaml"), format!("{CONFIG}{notify}")).unwrap();
 
     let mesh = mesh(folder.path());
     let prometheus = scraped(&mesh, folder.path());
@@ -83,6 +87,14 @@ fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
     let (_, metrics) = daemon.get("/metrics");
     assert!(metrics.contains(r#"zoneward_zone_verdict{zone="zone-b",verdict="zone_fault"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"zoneward_audit_records_total{event="isolate"} 1"#), "{metrics}");
+    eventually("who is on call is told", Duration::from_secs(10), || {
+        let (_, alerts) = on_call.get("/api/v2/alerts");
+        (alerts.contains("ZonewardZoneFault") && alerts.contains("zone-b would be isolated for 1h")).then_some(())
+    });
+    eventually("that is counted", Duration::from_secs(10), || {
+        let sent = r#"zoneward_notifications_total{target="alertmanager",outcome="sent"}"#;
+        daemon.get("/metrics").1.contains(sent).then_some(())
+    });
     // Those of isolations are scraped only where one is carried out.
     let of_isolations =
         |name: &String| ["zoneward_isolation_", "zoneward_zone_isolated"].iter().any(|it| name.starts_with(it));

@@ -39,6 +39,7 @@ mod hostile;
 mod istio;
 mod istiod;
 mod live;
+mod notify;
 mod pause;
 mod probes;
 mod reclassification;
