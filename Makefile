@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit crash drain e2e parts demo evaluate deny
+.PHONY: image test lint unit simulate crash drain e2e parts demo evaluate deny
 
 test: parts lint unit
 
@@ -16,6 +16,12 @@ lint:
 # Most tests wait for servers: one more at a time than there are cores.
 unit:
 	cargo test --locked -- --test-threads=3
+
+# Random runs of the whole loop, in which every promise is asserted; one, with all that happened in it:
+# `make simulate SIMULATE="--seed 7"`.
+SEEDS ?= 100000
+simulate:
+	cargo test --locked --release --test simulate -- --seeds $(SEEDS) $(SIMULATE)
 
 # The daemon is killed at every write of an isolation and of a return; prints which.
 crash: parts

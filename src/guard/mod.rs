@@ -311,16 +311,19 @@ fn too_many_out<'a>(out: impl Iterator<Item = &'a Zone>, request: &Request, sett
     })
 }
 
-/// Of the zones that would be left, those known to be healthy. Where a person acts without metrics, those that take pods.
+/// Of the zones that would be left, also by others, those known to be healthy. Where a person acts without metrics, those
+/// that take pods.
 fn too_few_healthy_zones(situation: &Situation<'_>, request: &Request, settings: &Settings, now: Timestamp) -> Outcome {
-    let left = |zone: &Zone| *zone != request.zone && !ours(situation).any(|out| out == zone);
+    let others = situation.cluster.map(ClusterView::zones).unwrap_or_default();
+    let by_others = |zone: &Zone| others.get(zone).is_some_and(|nodes| nodes.is_out());
+    let left = |zone: &Zone| *zone != request.zone && !by_others(zone) && !ours(situation).any(|out| out == zone);
     let healthy = if stale(situation, settings, now).is_none() {
         let lost = |zone: &Zone| situation.snapshot.gaps.iter().any(|gap| gap.zone() == Some(zone));
         let usable =
             |(zone, finding): &(&Zone, &Finding)| left(zone) && finding.verdict.leaves_zone_usable() && !lost(zone);
         situation.assessment.zones.iter().filter(usable).count()
-    } else if let Some(cluster) = situation.cluster {
-        cluster.zones().into_iter().filter(|(zone, nodes)| left(zone) && !nodes.is_out()).count()
+    } else if situation.cluster.is_some() {
+        others.keys().filter(|zone| left(zone)).count()
     } else {
         return Outcome::NotEvaluated;
     } as u32;

@@ -176,10 +176,13 @@ fn a_second_zone_is_never_isolated_by_default() {
     assert_eq!(world.held(), "admitted");
 }
 
+fn cordon(world: &mut World, node: &str) {
+    world.cluster().nodes.get_mut(node).unwrap().available = false;
+}
+
 #[test]
 fn a_zone_that_others_cordoned_counts_as_out() {
     let mut world = World::new();
-    let cordon = |world: &mut World, node: &str| world.cluster().nodes.get_mut(node).unwrap().available = false;
     cordon(&mut world, "zone-c-0");
     assert_eq!(world.held(), "admitted", "one node of three is not the zone");
     cordon(&mut world, "zone-c-1");
@@ -192,6 +195,17 @@ fn zones_that_cannot_be_seen_are_not_healthy_ones() {
     for letter in ['a', 'c'] {
         world.snapshot.gaps.push(Gap::ScrapesLost { zone: zone(letter), coverage: Default::default() });
     }
+    assert_eq!(world.held(), "too_few_healthy_zones");
+}
+
+#[test]
+fn zones_that_others_took_out_are_not_healthy_ones() {
+    let mut world = World::new();
+    world.settings.max_isolated_zones = 3;
+    world.settings.min_healthy_zones = 2;
+    assert_eq!(world.held(), "admitted");
+    cordon(&mut world, "zone-c-0");
+    cordon(&mut world, "zone-c-1");
     assert_eq!(world.held(), "too_few_healthy_zones");
 }
 

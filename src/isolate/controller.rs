@@ -1,6 +1,5 @@
 //! Runs the executor on a real cluster: whenever something changed, and by the clock; as long as this replica leads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::execute::{Admit, Executor};
+use super::admission::{HandsOver, Told, admission};
+use super::execute::Executor;
 use super::resource::ZoneIsolation;
 use super::steps::Look;
 use super::sweep::Sweeper;
 use super::verb;
-use crate::domain::{Assessment, Gap, HoldReason, Isolation, Pause, Request, Sight, Silences, Snapshot};
-use crate::guard::{self, Situation};
+use crate::domain::{Isolation, Pause, Sight, Silences};
+use crate::guard;
 use crate::kubernetes;
 use crate::ports::{AuditSink, IsolationStep, IsolationStore};
 
@@ -28,8 +28,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Changes of the cluster that come together are looked at together, and not more often than that.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const DISTURBED_EVERY: Duration = Duration::from_secs(1);
-
-pub type HandsOver = dyn Fn(&Isolation, Timestamp) -> bool + Send + Sync;
 
 /// What the controller runs on.
 pub struct Controller {
@@ -75,6 +73,9 @@ impl Controller {
                 done = executor.ended() => {
                     if (self.leads)() {
                         unsettled.note(executor.settle(done, (self.now)()).await.err().map(|e| e.to_string()));
+                    } else {
+                        // Unsettled its step would wait for it for ever, should this replica lead again before the next look.
+                        executor.abandon();
                     }
                     at_once = true;
                 }
@@ -164,46 +165,4 @@ impl Trouble {
         }
         self.said = why;
     }
-}
-
-/// What people say, as of now.
-struct Told {
-    guard: watch::Receiver<guard::Settings>,
-    pause: watch::Receiver<Pause>,
-    silences: watch::Receiver<Silences>,
-}
-
-/// The guard, on what is newest: the last cycle's judgement, and the cluster of this moment.
-fn admission(
-    told: Told,
-    look: Arc<Look>,
-    sights: watch::Receiver<Option<Arc<Sight>>>,
-    hands_over: Box<HandsOver>,
-) -> Box<Admit> {
-    Box::new(move |isolation, all, holds, now| {
-        let sight = sights.borrow().clone().unwrap_or_else(|| Arc::new(unseen(now)));
-        let cluster = look();
-        let (pause, silences) = (told.pause.borrow().clone(), told.silences.borrow().clone());
-        let situation = Situation {
-            snapshot: &sight.snapshot,
-            assessment: &sight.assessment,
-            cluster: cluster.as_ref().ok(),
-            isolations: all,
-            holds,
-            pause: &pause,
-            silences: &silences,
-            leads: true,
-            acts: true,
-        };
-        let settings = told.guard.borrow().clone();
-        let admitted = guard::admit(&situation, &Request::of(isolation, now), &settings, now)?;
-        if hands_over(isolation, now) { Err(HoldReason::NotLeader) } else { Ok(admitted) }
-    })
-}
-
-/// Before any cycle was judged.
-pub fn unseen(now: Timestamp) -> Sight {
-    let gap = Gap::QueryFailed { why: "no cycle has been judged yet".to_owned() };
-    let assessment = Assessment { time: now, zones: BTreeMap::new(), unsettled: Default::default() };
-    Sight { snapshot: Snapshot::unobserved(now, gap), assessment }
 }

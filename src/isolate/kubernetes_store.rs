@@ -278,7 +278,10 @@ impl IsolationStore for KubernetesStore {
     async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
         let zone = isolation.zone();
         let found = bounded(self.isolations.get_opt(zone.as_str())).await.map_err(unavailable)?;
-        let Some(object) = found else { return Err(StoreError::NotActive(zone.clone())) };
+        let uid = isolation.id.split('/').next();
+        let Some(object) = found.filter(|object| object.uid().as_deref() == uid) else {
+            return Err(StoreError::NotActive(zone.clone()));
+        };
         let before = object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
         let status = convert::course(isolation, conditions::of_course(isolation, &before, clock()));
         self.apply_status(&object, DETECTOR, &json!(status)).await

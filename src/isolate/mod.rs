@@ -1,5 +1,6 @@
 //! Takes a zone out of rotation and gives it back: the one executor, whoever asked.
 
+mod admission;
 mod conditions;
 mod controller;
 mod convert;
@@ -15,7 +16,8 @@ mod unrecorded;
 mod verb;
 mod words;
 
-pub use controller::{Controller, HandsOver, unseen};
+pub use admission::{HandsOver, Told, admission, unseen};
+pub use controller::Controller;
 pub use convert::object;
 pub use execute::{Admit, AdvanceError, Executor};
 pub use kubernetes_store::KubernetesStore;

@@ -30,10 +30,11 @@ impl MemoryStore {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, zone: &Zone, change: impl FnOnce(&mut Isolation)) -> Result<(), StoreError> {
+    /// Of this very episode, and of no later one of its zone.
+    fn change(&self, isolation: &Isolation, change: impl FnOnce(&mut Isolation)) -> Result<(), StoreError> {
         let mut memory = self.lock();
-        let active = memory.isolations.iter_mut().find(|i| i.active() && i.zone() == zone);
-        active.map(change).ok_or_else(|| StoreError::NotActive(zone.clone()))
+        let active = memory.isolations.iter_mut().find(|i| i.active() && i.id == isolation.id);
+        active.map(change).ok_or_else(|| StoreError::NotActive(isolation.zone().clone()))
     }
 }
 
@@ -60,14 +61,14 @@ impl IsolationStore for MemoryStore {
     }
 
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError> {
-        self.change(isolation.zone(), |stored| {
+        self.change(isolation, |stored| {
             let (effect, recovery) = (stored.effect.take(), stored.recovery.take());
             *stored = Isolation { effect, recovery, ..isolation.clone() };
         })
     }
 
     async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
-        self.change(isolation.zone(), |stored| {
+        self.change(isolation, |stored| {
             (stored.effect, stored.recovery) = (isolation.effect.clone(), isolation.recovery.clone());
         })
     }

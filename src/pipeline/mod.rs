@@ -257,6 +257,10 @@ impl Pipeline {
         reason: HoldReason,
         time: Timestamp,
     ) -> Result<(), AuditError> {
+        if matches!(reason, HoldReason::AlreadyIsolated | HoldReason::NotApproved) {
+            // The wish was stored, though no answer said so.
+            self.standings.entry(zone.clone()).or_default().asked = false;
+        }
         let worth_a_record = match reason {
             HoldReason::NoFault
             | HoldReason::NotYetPersistent { .. }
@@ -298,6 +302,8 @@ impl Pipeline {
         time: Timestamp,
     ) -> Result<(), AuditError> {
         let standing = self.standings.entry(zone.clone()).or_default();
+        // It is no longer wished for: the next wish is another.
+        standing.asked = false;
         if standing.held_by.replace(reason.as_str().to_owned()).as_deref() == Some(reason.as_str()) {
             return Ok(());
         }
