@@ -64,8 +64,9 @@ impl Mind {
             newest.cluster = view;
         }
         let (leads, pause) = {
-            let world = self.ends.stage.lock();
-            (world.leads(self.ends.replica), self.ends.stage.pause.borrow().clone())
+            let mut world = self.ends.stage.lock();
+            world.replicas[self.ends.replica].told_at = world.now;
+            (world.leads(self.ends.replica), world.pause.clone())
         };
         self.pipeline.lead(leads);
         self.pipeline.pause(pause);

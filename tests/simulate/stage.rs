@@ -60,6 +60,8 @@ pub struct Facts {
     pub stale_verbs: [u32; 3],
     pub stale_writes: u32,
     pub injected: u32,
+    /// When its cycle was last told whether there is a pause.
+    pub told_at: i64,
     /// What it last saw.
     pub sight: Option<watch::Receiver<Option<Arc<Sight>>>>,
     pub answered: Answered,
