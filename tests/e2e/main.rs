@@ -72,9 +72,12 @@ fn main() {
         end: back_by_shares_and_drilled,
     };
     let settings = [article, labelled];
-    for setting in &settings {
-        play(setting);
-    }
+    // Side by side, as each waits more than it works.
+    std::thread::scope(|stories| {
+        for setting in &settings {
+            stories.spawn(|| play(setting));
+        }
+    });
     println!("\n{} passed, 0 failed", settings.len());
 }
 
@@ -129,6 +132,11 @@ fn back_by_shares_and_drilled(stage: &mut Stage<'_>) {
 }
 
 impl Setting {
+    /// Which story it is of, and how long after its fault.
+    fn tell(&self, when: &str, what: &str) {
+        println!("{:<9} {when:>6}  {what}", self.mode);
+    }
+
     fn addresses(&self) -> BTreeMap<String, &'static str> {
         (1..).map(|i| format!("192.0.2.{i}")).zip(self.zones.iter().copied()).collect()
     }
@@ -176,10 +184,11 @@ impl Drop for Mesh {
 }
 
 fn play(setting: &Setting) {
-    println!("\n== {}", setting.title);
+    setting.tell("", &format!("== {}", setting.title));
     let mut stage = Stage::set(setting);
     let before = stage.everything();
-    println!("{:>8}  {} pods serve in {} zones", "", before["pods"].as_array().unwrap().len(), setting.zones.len());
+    let pods = before["pods"].as_array().unwrap().len();
+    setting.tell("", &format!("{pods} pods serve in {} zones", setting.zones.len()));
     let daemon = stage.daemon();
     if setting.mode == "recommend" {
         stage.tell_until("isolate");
@@ -200,7 +209,7 @@ fn play(setting: &Setting) {
     assert_eq!(stage.everything(), before, "all is exactly as before");
     assert_eq!(stage.bind.dig(NAME, "A").len(), setting.zones.len());
     assert!(stage.bind.dig(&format!("_zoneward.{NAME}"), "TXT").is_empty());
-    println!("{:>8}  nodes, pods and addresses are exactly as before", stage.clock());
+    setting.tell(&stage.clock(), "nodes, pods and addresses are exactly as before");
     if setting.mode == "enforce" {
         stage.tell_until_said("blocked", "an operator holds it");
         assert!(stage.drained().is_empty(), "what was given up is not taken again for the same fault");
@@ -304,14 +313,14 @@ impl<'a> Stage<'a> {
         let audit = self.folder.path().join("audit");
         let read = || json_lines(&stdout(&run(&["audit", "--directory", audit.to_str().unwrap(), "--output", "json"])));
         let (fault, log) = (self.fault, self.folder.path().join("daemon.log"));
-        let told = &mut self.messages;
+        let (told, setting) = (&mut self.messages, self.setting);
         let mut found = false;
         let until = Instant::now() + PATIENCE;
         while !found {
             for record in read().iter().skip(told.len()) {
                 let at: Timestamp = text(record, "time").parse().unwrap();
                 let since = format!("{:+}s", at.duration_since(fault).as_secs());
-                println!("{since:>8}  {:<9} {}", text(record, "event"), text(record, "message"));
+                setting.tell(&since, &format!("{:<10} {}", text(record, "event"), text(record, "message")));
                 found |= text(record, "event") == event && text(record, "message").contains(words);
                 told.push(text(record, "message").to_owned());
             }
@@ -353,8 +362,9 @@ impl<'a> Stage<'a> {
             .collect();
         assert_eq!(addresses, expected);
         let clock = self.clock();
-        println!("{clock:>8}  kubectl: {} pods labelled, {} nodes tainted", drained.len(), tainted.len());
-        println!("{clock:>8}  dig: {NAME} has {}", addresses.join(", "));
+        let figures = format!("kubectl: {} pods labelled, {} nodes tainted", drained.len(), tainted.len());
+        self.setting.tell(&clock, &figures);
+        self.setting.tell(&clock, &format!("dig: {NAME} has {}", addresses.join(", ")));
     }
 
     /// The real scheduler goes by the taint.
@@ -370,7 +380,8 @@ impl<'a> Stage<'a> {
         assert!(!nodes.iter().any(|node| node.contains(self.setting.sick)), "{nodes:?}");
         self.cluster.kubectl(&["delete", "deployment", "newcomer"]);
         eventually("they are gone", PATIENCE, || self.names(&["pods", "-l", "app=newcomer"]).is_empty().then_some(()));
-        println!("{:>8}  4 new pods were scheduled, none of them in {}", self.clock(), self.setting.sick);
+        let sick = self.setting.sick;
+        self.setting.tell(&self.clock(), &format!("4 new pods were scheduled, none of them in {sick}"));
     }
 
     /// As users meet the mesh at its gateways, by what Prometheus scraped.
@@ -384,7 +395,7 @@ impl<'a> Stage<'a> {
             let share: f64 = answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()?;
             (share > 0.99).then_some(share)
         });
-        println!("{:>8}  {:.2} % of users' requests succeed", self.clock(), 100.0 * succeed);
+        self.setting.tell(&self.clock(), &format!("{:.2} % of users' requests succeed", 100.0 * succeed));
     }
 
     /// Whole objects, but for versions and times.

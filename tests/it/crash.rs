@@ -15,6 +15,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// More than an isolation, or a return, has.
 const MOST_WRITES: usize = 60;
 
+/// What the steps change.
+const STEPS_WRITE: [&str; 3] = ["/nodes/", "/pods/", "UPDATE"];
+
 const KINDS: [&str; 7] = ["zoneisolations", "nodes", "pods", "services", "endpointslices", "namespaces", "configmaps"];
 
 /// Two replicas at a time, of which one acts.
@@ -102,8 +105,8 @@ fn whatever_write_the_daemon_dies_at_another_replica_ends_what_it_began() {
     let mut replicas = Replicas::start(&stage, &relay);
     let (mut killed_out, mut killed_back) = (Vec::new(), Vec::new());
     let mut isolated: Option<Value> = None;
-    // Steps run side by side: which write is the nth differs from time to time, so the name server's is asked for.
-    let every = (1..MOST_WRITES).map(Moment::Nth).chain([Moment::First("UPDATE")]);
+    // Steps run side by side: which write is the nth differs from time to time, so one of each kind is asked for.
+    let every = (1..MOST_WRITES).map(Moment::Nth).chain(STEPS_WRITE.map(Moment::First));
     let mut outlived = false;
     for moment in every {
         if outlived && matches!(moment, Moment::Nth(_)) {
@@ -135,7 +138,7 @@ fn whatever_write_the_daemon_dies_at_another_replica_ends_what_it_began() {
     println!("killed at {} writes of isolations: {killed_out:#?}", killed_out.len());
     println!("killed at {} writes of returns: {killed_back:#?}", killed_back.len());
     for (what, killed) in [("isolation", &killed_out), ("return", &killed_back)] {
-        for kind in ["/nodes/", "/pods/", "UPDATE", "/zoneisolations/"] {
+        for kind in STEPS_WRITE.into_iter().chain(["/zoneisolations/"]) {
             assert!(
                 killed.iter().any(|write| write.contains(kind)),
                 "no {kind} among the writes of the {what}: {killed:?}"
