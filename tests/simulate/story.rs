@@ -225,21 +225,20 @@ fn settings(rng: &mut ChaCha8Rng, story: &Story) -> Settings {
 }
 
 fn disturbances(rng: &mut ChaCha8Rng, story: &Story) -> Vec<Disturbance> {
-    let mut all = Vec::new();
-    for _ in 0..rng.random_range(1..=3) {
-        all.push(fault(rng, story));
-    }
-    for _ in 0..rng.random_range(0..=5) {
-        all.push(trouble(rng, story));
-    }
-    for _ in 0..rng.random_range(0..=3) {
-        all.push(meddling(rng, story));
-    }
+    let faults: Vec<Disturbance> = (0..rng.random_range(1..=3)).map(|_| fault(rng, story)).collect();
+    let mut all = faults.clone();
+    (0..rng.random_range(0..=5)).for_each(|_| all.push(trouble(rng, story, &faults)));
+    (0..rng.random_range(0..=3)).for_each(|_| all.push(meddling(rng, story, &faults)));
     all
 }
 
-fn during(rng: &mut ChaCha8Rng, lasts: std::ops::Range<i64>, what: What) -> Disturbance {
-    let from = rng.random_range(0..CALM - 60);
+/// At any time; or, as most happens then, soon after a fault has begun.
+fn during(rng: &mut ChaCha8Rng, faults: &[Disturbance], lasts: std::ops::Range<i64>, what: What) -> Disturbance {
+    let from = if !faults.is_empty() && rng.random_bool(0.5) {
+        (one_of(rng, faults).from + rng.random_range(15..240)).min(CALM - 60)
+    } else {
+        rng.random_range(0..CALM - 60)
+    };
     let until = (from + rng.random_range(lasts)).min(CALM);
     Disturbance { from, until, what }
 }
@@ -269,7 +268,7 @@ fn fault(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
         7..9 => (0.0, rng.random_range(1.3..4.0)),
         _ => (rng.random_range(0.05..0.3), rng.random_range(1.2..2.0)),
     };
-    during(rng, 60..25 * 60, What::Fault { kind, zones, errors, slow })
+    during(rng, &[], 60..25 * 60, What::Fault { kind, zones, errors, slow })
 }
 
 fn plain(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
@@ -283,7 +282,7 @@ fn plain(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
     Disturbance { from, until: from + rng.random_range(240..900), what }
 }
 
-fn trouble(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
+fn trouble(rng: &mut ChaCha8Rng, story: &Story, faults: &[Disturbance]) -> Disturbance {
     let replica = if rng.random_bool(0.5) { None } else { Some(rng.random_range(0..story.replicas)) };
     let one = rng.random_range(0..story.replicas);
     let lasts = 15..6 * 60;
@@ -319,10 +318,10 @@ fn trouble(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
             What::Clock { replica: one, by }
         }
     };
-    during(rng, lasts, what)
+    during(rng, faults, lasts, what)
 }
 
-fn meddling(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
+fn meddling(rng: &mut ChaCha8Rng, story: &Story, faults: &[Disturbance]) -> Disturbance {
     let zone = rng.random_range(0..story.zones);
     let what = match rng.random_range(0..100) {
         0..4 => What::Lose,
@@ -338,7 +337,7 @@ fn meddling(rng: &mut ChaCha8Rng, story: &Story) -> Disturbance {
         _ => What::Drain { zone },
     };
     let lasts = if what == What::Approve { 200..1_000 } else { 30..500 };
-    during(rng, lasts, what)
+    during(rng, faults, lasts, what)
 }
 
 impl fmt::Display for Disturbance {
