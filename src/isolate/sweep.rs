@@ -64,12 +64,20 @@ impl Sweeper {
             self.found.retain(|(name, zone)| *name != step.name() || left_over.contains(zone));
             for zone in left_over {
                 swept += 1;
-                if self.found.insert((step.name(), zone.clone())) {
+                let find = (step.name(), zone.clone());
+                if !self.found.contains(&find) {
+                    // Once the marks are gone, nothing tells any more that a person wanted the zone back.
+                    let why = "its isolation was taken away by hand".to_owned();
+                    let hold = OperatorHold { since: now, why, until_healthy: true };
+                    if let Err(error) = store.hold(&zone, hold).await {
+                        result = result.and(Err(error.into()));
+                        continue;
+                    }
+                    self.found.insert(find);
                     let message =
                         format!("{zone}: no isolation accounts for marks of the step {}: they go", step.name());
-                    audit.append(Record::new(now, Event::Restore, message).zone(&zone)).await?;
-                    let why = "its isolation was taken away by hand".to_owned();
-                    store.hold(&zone, OperatorHold { since: now, why, until_healthy: true }).await?;
+                    let said = audit.append(Record::new(now, Event::Restore, message).zone(&zone)).await;
+                    result = result.and(said.map_err(Into::into));
                 }
                 let undone = step.apply(&zone, &Receipt::default(), Share::FULL).await;
                 result = result.and(undone.map_err(failed));

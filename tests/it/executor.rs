@@ -446,6 +446,19 @@ async fn marks_that_no_isolation_accounts_for_are_undone_and_others_stay() {
 }
 
 #[tokio::test]
+async fn marks_go_with_a_full_disk_too_and_whoever_took_the_isolation_away_wins() {
+    let (world, store) = (world(), Arc::new(Store::default()));
+    let records = Arc::new(Records { crash: Crash::at(1), ..Records::default() });
+    let all = steps(&world);
+    all[0].apply(&sick(), &Receipt::default(), Share::NONE).await.unwrap();
+    let mut sweeper = Sweeper::default();
+    let swept = sweeper.sweep(&all, store.as_ref(), records.as_ref(), start()).await;
+    assert!(swept.unwrap_err().to_string().contains("no space left"));
+    assert!(world.lock().unwrap().sights(1).iter().all(|sight| sight.draining_pods == 0));
+    assert!(store.holds().await.unwrap()[&sick()].until_healthy, "it is not isolated again for the same fault");
+}
+
+#[tokio::test]
 async fn the_embedded_worlds_steps_keep_to_the_contract() {
     let world = world();
     let sight = || serde_json::json!(format!("{:?}", world.lock().unwrap().sights(1)));
