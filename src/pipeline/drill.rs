@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{GAP_CYCLES, Pipeline, TickError};
 use crate::decide;
 use crate::domain::{
-    Admission, Event, Isolation, IsolationSpec, Mode, OperatorHold, Origin, Record, Request, Share, Sight, Stage, Zone,
+    Admission, Event, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold, Origin, Record, Request, Share, Sight,
+    Stage, Zone,
 };
 use crate::guard;
 
@@ -35,7 +36,10 @@ impl Pipeline {
             overrides: BTreeSet::new(),
         };
         let situation = self.situation(sight, &isolations, holds);
-        if let Err(reason) = guard::admit(&situation, &request, &self.settings.guard, now) {
+        let taken = isolations.iter().any(|i| i.active() && *i.zone() == zone);
+        let free = if taken { Err(HoldReason::AlreadyIsolated) } else { Ok(()) };
+        let admitted = free.and_then(|()| guard::admit(&situation, &request, &self.settings.guard, now));
+        if let Err(reason) = admitted {
             let mut record =
                 Record::new(sight.snapshot.time, Event::DrillBlocked, format!("no drill of {zone}: {reason}"));
             record.reason = Some(reason);
