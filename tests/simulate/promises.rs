@@ -31,8 +31,8 @@ pub struct Watchman {
     pub trace: Option<Vec<String>>,
     /// How often what happened.
     pub seen: BTreeMap<&'static str, u64>,
-    /// Zones that may be changed: that they are to be isolated is on record.
-    intended: BTreeSet<Zone>,
+    /// Zones that may be changed: since when it is on record that they are to be isolated.
+    intended: BTreeMap<Zone, i64>,
     /// The newest record of each step's state.
     said: BTreeMap<(Zone, String), StepState>,
     /// When a person gave each zone back.
@@ -45,7 +45,7 @@ impl Watchman {
             broken: None,
             trace: None,
             seen: BTreeMap::new(),
-            intended: BTreeSet::new(),
+            intended: BTreeMap::new(),
             said: BTreeMap::new(),
             given_back: vec![None; zones],
         }
@@ -89,7 +89,9 @@ impl World {
         self.expect(2, answered.whole && !answered.lost.contains(&zone), || {
             format!("{zone} is to be isolated on {answered:?}")
         });
-        self.expect(7, self.watchman.intended.contains(&zone), || format!("{zone}: no record says that it is wanted"));
+        self.expect(7, self.watchman.intended.contains_key(&zone), || {
+            format!("{zone}: no record says that it is wanted")
+        });
         if spec.origin == Origin::Detector {
             self.expect_a_fault_of_its_own(&zone);
             self.expect_not_given_back(&zone);
@@ -168,7 +170,8 @@ impl World {
         }
         if !isolation.active() {
             self.watchman.count("ended");
-            self.watchman.intended.remove(&zone);
+            // What went on record a moment ago may be of the next one.
+            self.watchman.intended.retain(|of, since| *of != zone || self.now - *since < HEARD);
         }
     }
 
@@ -189,7 +192,7 @@ impl World {
         if isolation.spec.overrides.contains("stale_data") {
             return;
         }
-        let Some(sight) = self.newest(replica) else {
+        let Some(sight) = self.replicas[replica].passed_on.clone() else {
             return self.breaks(2, format!("{zone} is admitted before anything was seen"));
         };
         let age = second(self.clock(replica)) - second(sight.snapshot.time);
@@ -219,7 +222,7 @@ impl World {
         self.expect(7, reasoned, || format!("no reason is given: {}", record.message));
         let Some(zone) = record.zone.clone() else { return };
         if matches!(event, Event::Isolate | Event::Admitted) && !record.rehearsal {
-            self.watchman.intended.insert(zone.clone());
+            self.watchman.intended.insert(zone.clone(), self.now);
         }
         if let Some(step) = &record.step {
             self.watchman.said.insert((zone, step.name.to_string()), step.state);
@@ -250,7 +253,7 @@ impl World {
         let (name, first) = (place.name.clone(), !place.marked());
         self.say(|| format!("replica {replica} changes {} of {name} to {share}", NAMES[step]));
         if share < Share::FULL && first {
-            self.expect(7, self.watchman.intended.contains(&name), || {
+            self.expect(7, self.watchman.intended.contains_key(&name), || {
                 format!("{} of {name} changes first, and no record says that it is to be isolated", NAMES[step])
             });
         }

@@ -65,6 +65,8 @@ pub struct Facts {
     /// What it last saw.
     pub sight: Option<watch::Receiver<Option<Arc<Sight>>>>,
     pub answered: Answered,
+    /// What it had seen when guardrails last let pass.
+    pub passed_on: Option<Arc<Sight>>,
 }
 
 /// What the last look at the metrics gave.
@@ -274,8 +276,9 @@ impl World {
         }
     }
 
-    /// Whether another is to act, as this one is in the sick zone: left to chance.
+    /// Asked once guardrails let pass: whether another is to act, as this one is in the sick zone. That is left to chance.
     pub fn hands_over(&mut self, replica: usize) -> bool {
+        self.replicas[replica].passed_on = self.newest(replica);
         if self.leads(replica) && self.fate.random_bool(0.1) {
             self.let_go(replica);
         }

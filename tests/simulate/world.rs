@@ -51,6 +51,15 @@ pub struct PodState {
     pub draining: Draining,
 }
 
+/// Points of failures of servers and of clients; how many times as slow all pods are, and one of them beside.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    servers: f64,
+    clients: f64,
+    slow: f64,
+    slow_pod: f64,
+}
+
 impl Place {
     /// Whether anything of it carries our marks.
     pub fn marked(&self) -> bool {
@@ -114,29 +123,35 @@ impl Mesh {
         })
     }
 
-    /// Points of failures of servers and of clients, and how many times as slow, of a zone's pods of a service.
-    fn trouble(&self, zone: usize, service: usize, now: i64) -> (f64, f64, f64) {
-        let (mut servers, mut clients, mut slow) = (0.0, 0.0, 1.0);
+    /// What is wrong with a zone's pods of a service.
+    fn trouble(&self, zone: usize, service: usize, now: i64) -> Trouble {
+        let mut trouble = Trouble { servers: 0.0, clients: 0.0, slow: 1.0, slow_pod: 1.0 };
         let one_out = self.places.iter().any(|place| place.pods.iter().any(|pod| pod.draining != Draining::No));
         for (kind, fault) in self.faults_of(zone, now) {
-            let What::Fault { errors, slow: times, .. } = &fault.what else { continue };
-            let part = match kind {
-                Kind::Pod if service > 0 => 0.0,
-                Kind::Pod => 1.0 / self.pods as f64,
-                Kind::Flapping(period) if (now - fault.from) / period % 2 == 1 => 0.0,
-                Kind::Overload if !one_out => 0.0,
-                Kind::Zone | Kind::Regional | Kind::Staggered | Kind::Flapping(_) | Kind::Overload | Kind::Clients => {
-                    1.0
+            let What::Fault { errors, slow, .. } = &fault.what else { continue };
+            match kind {
+                Kind::Pod if service > 0 => {}
+                Kind::Flapping(period) if (now - fault.from) / period % 2 == 1 => {}
+                Kind::Overload if !one_out => {}
+                Kind::Clients => trouble.clients += errors,
+                Kind::Pod => {
+                    trouble.servers += errors / self.pods as f64;
+                    trouble.slow_pod *= slow;
                 }
-            };
-            if kind == Kind::Clients {
-                clients += errors;
-            } else {
-                servers += errors * part;
-                slow *= 1.0 + (times - 1.0) * part;
+                Kind::Zone | Kind::Regional | Kind::Staggered | Kind::Flapping(_) | Kind::Overload => {
+                    trouble.servers += errors;
+                    trouble.slow *= slow;
+                }
             }
         }
-        (f64::min(servers, 0.95), f64::min(clients, 0.95), slow)
+        trouble
+    }
+
+    /// Of durations, by bucket.
+    fn durations_of(&self, trouble: Trouble) -> [f64; 6] {
+        let part = 1.0 / self.pods as f64;
+        let (others, one) = (shares(trouble.slow), shares(trouble.slow * trouble.slow_pod));
+        std::array::from_fn(|bucket| (1.0 - part) * others[bucket] + part * one[bucket])
     }
 
     fn serving(&self, zone: usize, service: usize) -> usize {
@@ -162,19 +177,21 @@ impl Mesh {
         let calling: Vec<f64> = self.places.iter().map(calling).collect();
         let all = Poisson::new(self.requests).map_or(0.0, |poisson| poisson.sample(&mut self.noise)) as u64;
         let served = self.split(all, &serving);
-        let troubles: Vec<(f64, f64, f64)> = zones.clone().map(|zone| self.trouble(zone, service, now)).collect();
-        let failed: Vec<u64> =
-            zones.clone().map(|zone| binomial(&mut self.noise, served[zone], BASE_ERRORS + troubles[zone].0)).collect();
+        let troubles: Vec<Trouble> = zones.clone().map(|zone| self.trouble(zone, service, now)).collect();
+        let failed: Vec<u64> = zones
+            .clone()
+            .map(|zone| binomial(&mut self.noise, served[zone], (BASE_ERRORS + troubles[zone].servers).min(0.95)))
+            .collect();
         let called = self.split(all, &calling);
         let their_failures = self.split(failed.iter().sum(), &calling);
         let mut cells = BTreeMap::new();
         for zone in zones {
             let (total, failures) = (called[zone], their_failures[zone].min(called[zone]));
-            let own = binomial(&mut self.noise, total - failures, troubles[zone].1);
+            let own = binomial(&mut self.noise, total - failures, troubles[zone].clients.min(0.95));
             let cell = Cell {
                 served: Calls { total: served[zone] as f64, failed: failed[zone] as f64 },
                 called: Calls { total: total as f64, failed: (failures + own) as f64 },
-                latency: self.durations(served[zone] - failed[zone], troubles[zone].2),
+                latency: self.durations(served[zone] - failed[zone], troubles[zone]),
             };
             cells.insert(self.places[zone].name.clone(), cell);
         }
@@ -194,8 +211,9 @@ impl Mesh {
         parts
     }
 
-    fn durations(&mut self, count: u64, slow: f64) -> Histogram {
-        let counts = self.split(count, &shares(slow)).into_iter().map(|count| count as f64).collect();
+    fn durations(&mut self, count: u64, trouble: Trouble) -> Histogram {
+        let shares = self.durations_of(trouble);
+        let counts = self.split(count, &shares).into_iter().map(|count| count as f64).collect();
         Histogram { edges_ms: EDGES_MS.to_vec(), counts }
     }
 
@@ -250,8 +268,8 @@ impl Mesh {
     /// Asks every pod of a zone.
     pub fn probe(&self, zone: usize, now: i64) -> Probes {
         let asked = self.places[zone].pods.len() as u32;
-        let sick = (0..self.services.len()).map(|service| self.trouble(zone, service, now).0).fold(0.0, f64::max);
-        Probes { asked, failed: (sick * f64::from(asked)).round() as u32, why: None }
+        let sick = (0..self.services.len()).map(|service| self.trouble(zone, service, now).servers).fold(0.0, f64::max);
+        Probes { asked, failed: (sick.min(1.0) * f64::from(asked)).round() as u32, why: None }
     }
 
     pub fn cluster(&self) -> ClusterView {
