@@ -1,6 +1,7 @@
 //! What the commands that act share: the cluster, the newest judgement, and following an isolation.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -234,7 +235,13 @@ pub(super) async fn judge(settings: &Settings, cluster: &ClusterView, now: Times
             None
         }
     };
-    Ok(newest.map_or_else(|| unseen(now), |sight| sight.as_ref().clone()))
+    let mut sight = newest.map_or_else(|| unseen(now), |sight| sight.as_ref().clone());
+    let mut seen = cluster.clone();
+    if settings.guard.max_cpu.is_some() {
+        seen.cpu_use = observer.cpu_use(now).await.unwrap_or_default().map(Arc::new);
+    }
+    sight.snapshot.cluster = Some(seen);
+    Ok(sight)
 }
 
 async fn read_history(
@@ -245,8 +252,8 @@ async fn read_history(
     observer.fit_to_scrapes(now).await?;
     let cycle = observer.cycle();
     let rehearsal = pipeline::Settings { mode: Mode::Observe, ..settings.pipeline() };
-    let silent = std::sync::Arc::new(render::Silent);
-    let mut pipeline = Pipeline::new(rehearsal, cycle, std::sync::Arc::new(MemoryStore::default()), silent);
+    let silent = Arc::new(render::Silent);
+    let mut pipeline = Pipeline::new(rehearsal, cycle, Arc::new(MemoryStore::default()), silent);
     let last = cycle.at_or_before(now);
     let mut snapshots = observer.observe(last - settings.prometheus.history.signed(), last).await?;
     let newest = snapshots.pop();

@@ -19,6 +19,7 @@ use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::alertmanager;
 use crate::audit::Journal;
+use crate::domain::cluster::CpuUse;
 use crate::domain::{CycleLength, Event, Gap, Mode, Pause, Record, Silences, Snapshot, Zone};
 use crate::isolate::{AdvanceError, Executor, MemoryStore};
 use crate::kubernetes;
@@ -34,6 +35,8 @@ use crate::telemetry::LogFormat;
 const MOST_CAUGHT_UP: i64 = 240;
 /// How long the start waits for the cluster, where zones are looked up there.
 const PLACES_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks at the CPU that pods use.
+const CPU_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// Between two measurements of the scrape interval.
 const MEASURE_EVERY: SignedDuration = SignedDuration::from_mins(10);
 
@@ -125,6 +128,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         status,
         seen_until: None,
         measured_at: None,
+        cpu_use: None,
+        cpu_asked_at: None,
         mesh: (0, 0),
         pause: Pause::Off,
         silences,
@@ -165,6 +170,8 @@ struct Daemon {
     status: Arc<DaemonStatus>,
     seen_until: Option<Timestamp>,
     measured_at: Option<Timestamp>,
+    cpu_use: Option<Arc<CpuUse>>,
+    cpu_asked_at: Option<Timestamp>,
     /// Services and zones that were last said to be watched.
     mesh: (usize, usize),
     /// What was last said of a pause.
@@ -301,9 +308,11 @@ impl Daemon {
         }
         let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
         let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
-        let view = self.eyes.view();
-        if let Some(view) = &view {
+        let mut view = self.eyes.view();
+        if let Some(view) = &mut view {
             self.observer.learn_places(view);
+            self.look_at_cpu(due).await;
+            view.cpu_use = self.cpu_use.clone();
         }
         let mut snapshots = match self.observer.observe(first, due).await {
             Ok(snapshots) => {
@@ -346,6 +355,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Now and then; what can't be known is old after a while, and then guardrails do without.
+    async fn look_at_cpu(&mut self, due: Timestamp) {
+        let soon = self.cpu_asked_at.is_some_and(|at| due.duration_since(at) < CPU_EVERY);
+        if self.settings.guard.max_cpu.is_none() || soon {
+            return;
+        }
+        self.cpu_asked_at = Some(due);
+        match self.observer.cpu_use(due).await {
+            Ok(Some(seen)) => self.cpu_use = Some(Arc::new(seen)),
+            Ok(None) => tracing::debug!("no container's CPU is counted (guard.max_cpu)"),
+            Err(error) => tracing::debug!(%error, "the CPU that pods use can't be read"),
+        }
     }
 
     /// One cycle of judgement; in observe mode, of rehearsed isolations too. Without the store or the journal nothing is

@@ -13,6 +13,8 @@ use crate::domain::{Calls, Factor, Histogram, Isolation, Origin, Period, Ratio, 
 /// What a zone must add to be worth a judgement: failures as a share of all calls, and to the mean duration.
 const LEAST_PART: Ratio = Ratio::from_percent(0.1);
 const LEAST_SLOWER: f64 = 0.05;
+/// Endpoints that use so much of their CPU limits are saturated.
+const SATURATED: f64 = 0.95;
 /// Fewer calls say nothing.
 const FEWEST_CALLS: f64 = 200.0;
 
@@ -25,6 +27,7 @@ pub struct Settings {
     pub lasting: Period,
     pub max_error_excess: Ratio,
     pub max_slowdown: Factor,
+    pub max_saturated_excess: Ratio,
     pub min_improvement: Ratio,
 }
 
@@ -36,6 +39,7 @@ impl Default for Settings {
             lasting: Period::from_mins(1),
             max_error_excess: Ratio::from_percent(2.0),
             max_slowdown: Factor::new(1.5),
+            max_saturated_excess: Ratio::from_percent(20.0),
             min_improvement: Ratio::from_percent(30.0),
         }
     }
@@ -62,6 +66,8 @@ pub struct Figures {
     called: Calls,
     answered: f64,
     answered_ms: f64,
+    /// Of the calls of whose servers' CPU something is known, those whose servers are saturated count as failed.
+    saturated: Calls,
 }
 
 impl std::ops::AddAssign for Figures {
@@ -70,16 +76,25 @@ impl std::ops::AddAssign for Figures {
         self.called += other.called;
         self.answered += other.answered;
         self.answered_ms += other.answered_ms;
+        self.saturated += other.saturated;
     }
 }
 
 /// Of each zone in one cycle.
 pub fn figures(snapshot: &Snapshot) -> BTreeMap<Zone, Figures> {
     let mut zones: BTreeMap<Zone, Figures> = BTreeMap::new();
-    for (zone, cell) in snapshot.cells.values().flatten() {
+    let loads = snapshot.cluster.as_ref().and_then(|view| Some(view.loads(view.cpu_use.as_deref()?)));
+    for (service, zone, cell) in
+        snapshot.cells.iter().flat_map(|(id, cells)| cells.iter().map(move |(z, c)| (id, z, c)))
+    {
         let (answered, answered_ms) = durations(&cell.latency);
+        let load = loads.as_ref().and_then(|loads| loads.get(service)?.get(zone));
+        let saturated = load.map_or_else(Calls::default, |load| Calls {
+            total: cell.served.total,
+            failed: if load.share() >= SATURATED { cell.served.total } else { 0.0 },
+        });
         let of_zone = zones.entry(zone.clone()).or_default();
-        *of_zone += Figures { served: cell.served, called: cell.called, answered, answered_ms };
+        *of_zone += Figures { served: cell.served, called: cell.called, answered, answered_ms, saturated };
     }
     zones
 }
@@ -169,6 +184,17 @@ fn harm(before: &Picture, after: &Picture, settings: &Settings) -> Option<String
             settings.max_error_excess
         ));
     }
+    if let (Some(was), Some(is)) = (share(was.saturated), share(is.saturated))
+        && is - was > settings.max_saturated_excess.as_fraction()
+    {
+        return Some(format!(
+            "endpoints at their CPU limits serve {:.0} % of the other zones' requests, and served {:.0} % before \
+             (rollback.max_saturated_excess {})",
+            100.0 * is,
+            100.0 * was,
+            settings.max_saturated_excess
+        ));
+    }
     let (was, is) = (was.mean_ms()?, is.mean_ms()?);
     (is > settings.max_slowdown.times() * was).then(|| {
         format!(
@@ -230,7 +256,8 @@ mod tests {
 
     fn figures_of(failed: f64, mean_ms: f64) -> Figures {
         let calls = Calls { total: 1000.0, failed };
-        Figures { served: calls, called: calls, answered: 1000.0, answered_ms: 1000.0 * mean_ms }
+        let saturated = Calls { total: 1000.0, failed: 0.0 };
+        Figures { served: calls, called: calls, answered: 1000.0, answered_ms: 1000.0 * mean_ms, saturated }
     }
 
     /// The zone and the others, by failed requests of a thousand and mean duration.
@@ -260,6 +287,18 @@ mod tests {
         assert_eq!(judge(&before, &without((20.0, 14.0))), None);
         assert!(judge(&before, &without((22.0, 10.0))).unwrap().contains("rollback.max_error_excess 2%"));
         assert!(judge(&before, &without((1.0, 16.0))).unwrap().contains("rollback.max_slowdown 1.5x"));
+    }
+
+    #[test]
+    fn endpoints_that_are_left_may_not_be_driven_to_their_limits() {
+        let before = picture((200.0, 10.0), (1.0, 10.0));
+        let mut after = without((1.0, 10.0));
+        after.others.saturated.failed = 190.0;
+        assert_eq!(judge(&before, &after), None);
+        after.others.saturated.failed = 210.0;
+        assert!(judge(&before, &after).unwrap().contains("limits serve 21 % of the other zones' requests"));
+        after.others.saturated = Calls::default();
+        assert_eq!(judge(&before, &after), None, "where nothing is known nothing is said");
     }
 
     #[test]

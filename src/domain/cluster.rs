@@ -3,6 +3,9 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::{ServiceId, Zone};
 
@@ -18,6 +21,35 @@ pub struct ClusterView {
     pub disruption_budgets: BTreeMap<ServiceId, BTreeMap<Zone, u32>>,
     /// Why volumes and disruption budgets are not known, if so: acting does without.
     pub unread: Option<String>,
+    /// Where metrics tell.
+    pub cpu_use: Option<Arc<CpuUse>>,
+}
+
+/// CPU that pods used lately, in thousandths of a core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuUse {
+    pub seen_at: Timestamp,
+    pub pods: BTreeMap<PodId, u64>,
+}
+
+/// CPU that is used, of what there is, in thousandths of a core.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl Load {
+    pub fn share(self) -> f64 {
+        self.used as f64 / self.limit.max(1) as f64
+    }
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.used += other.used;
+        self.limit += other.limit;
+    }
 }
 
 /// What makes pods, such as a `Deployment`.
@@ -67,6 +99,10 @@ pub struct Node {
     pub tainted: Option<Zone>,
     /// Never to be touched, as its owner says.
     pub exempt: bool,
+    /// Thousandths of a core that its pods may use together.
+    pub cpu: Option<u64>,
+    /// The node pool of Karpenter that it is of.
+    pub karpenter_pool: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +139,8 @@ pub struct Pod {
     pub exempt: Option<String>,
     /// Those whose selector it matches, headless ones included.
     pub services: BTreeSet<ServiceId>,
+    /// Thousandths of a core that it may use at the most, if all of its containers have such a limit.
+    pub cpu_limit: Option<u64>,
 }
 
 /// Whether, and by whom, a pod is taken out of the mesh's endpoints.
@@ -187,6 +225,27 @@ impl ClusterView {
             }
         }
         endpoints
+    }
+
+    /// Of each balanced service, by zone, the CPU that its ready endpoints use of their limits. Of a service with an endpoint
+    /// that has no limit, or of whose use nothing is known, nothing.
+    pub fn loads(&self, cpu: &CpuUse) -> BTreeMap<&ServiceId, BTreeMap<&Zone, Load>> {
+        let mut loads: BTreeMap<&ServiceId, BTreeMap<&Zone, Load>> = BTreeMap::new();
+        let mut unknown: BTreeSet<&ServiceId> = BTreeSet::new();
+        for (id, pod) in self.pods.iter().filter(|(_, pod)| pod.ready && pod.draining == Draining::No) {
+            let Some(zone) = &pod.zone else { continue };
+            let load = pod.cpu_limit.zip(cpu.pods.get(id)).map(|(limit, used)| Load { used: *used, limit });
+            for service in pod.services.iter().filter(|service| self.balanced(service)) {
+                match load {
+                    Some(load) => *loads.entry(service).or_default().entry(zone).or_default() += load,
+                    None => {
+                        unknown.insert(service);
+                    }
+                }
+            }
+        }
+        loads.retain(|service, _| !unknown.contains(service));
+        loads
     }
 
     /// Balanced services with pods in the zone that may be drained, but with fewer than so many ready endpoints elsewhere.

@@ -168,6 +168,13 @@ pub enum HoldReason {
         growth: f64,
         allowed: f64,
     },
+    /// What is left would use so much of its CPU.
+    InsufficientCpu {
+        of: String,
+        now: f64,
+        then: f64,
+        allowed: f64,
+    },
     CoolingDown {
         until: Timestamp,
     },
@@ -209,6 +216,7 @@ impl HoldReason {
             Self::UnreachableService { .. } => "unreachable_service",
             Self::CapacityTrap { .. } => "capacity_trap",
             Self::InsufficientHeadroom { .. } => "insufficient_headroom",
+            Self::InsufficientCpu { .. } => "insufficient_cpu",
             Self::CoolingDown { .. } => "cooling_down",
             Self::BudgetSpent { .. } => "budget_spent",
         }
@@ -283,6 +291,13 @@ impl fmt::Display for HoldReason {
                 f,
                 "each endpoint of {service} that is left would get {growth:.1} times the requests that the busiest get now, \
                  and {allowed:.1} times are allowed (guard.max_load_growth)"
+            ),
+            Self::InsufficientCpu { of, now, then, allowed } => write!(
+                f,
+                "{of} would use {:.0} % of their CPU, {:.0} % now, and {:.0} % are allowed (guard.max_cpu)",
+                100.0 * then,
+                100.0 * now,
+                100.0 * allowed
             ),
             Self::CoolingDown { until } => {
                 write!(f, "it was isolated not long ago; held until {until:.0} (guard.cool_down)")

@@ -50,7 +50,7 @@ pub(super) fn insufficient(situation: &Situation<'_>, request: &Request, setting
 }
 
 /// Services whose requests go elsewhere: some of their pods in the zone may be taken out.
-fn moved<'a>(cluster: &'a ClusterView, request: &Request) -> BTreeSet<&'a ServiceId> {
+pub(super) fn moved<'a>(cluster: &'a ClusterView, request: &Request) -> BTreeSet<&'a ServiceId> {
     let pods = cluster.pods.values().filter(|pod| pod.zone.as_ref() == Some(&request.zone) && pod.exempt.is_none());
     pods.flat_map(|pod| &pod.services).collect()
 }

@@ -1,5 +1,6 @@
 //! What stands before every first write: an ordered table of guardrails, one function each.
 
+mod cpu;
 mod headroom;
 mod settings;
 mod traps;
@@ -71,7 +72,7 @@ const fn advised(name: &'static str, check: Check) -> Guardrail {
 }
 
 /// In the order in which they are named when several hold.
-const GUARDRAILS: [Guardrail; 20] = [
+const GUARDRAILS: [Guardrail; 21] = [
     promised("not_leader", not_leader),
     promised("invalid", invalid),
     promised("paused", paused),
@@ -90,6 +91,7 @@ const GUARDRAILS: [Guardrail; 20] = [
     advised("unreachable_service", unreachable_service),
     advised("capacity_trap", traps::capacity),
     advised("insufficient_headroom", headroom::insufficient),
+    advised("insufficient_cpu", cpu::insufficient),
     advised("cooling_down", cooling_down),
     advised("budget_spent", budget_spent),
 ];

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::window::BlockedWindow;
-use crate::domain::{Factor, Period};
+use crate::domain::cluster::WorkloadId;
+use crate::domain::{Factor, Period, Ratio, ServiceId, ServicePattern};
 
 /// More windows than people remember.
 const MOST_WINDOWS: usize = 64;
+const MOST_POLICIES: usize = 1_000;
 
 /// The section `guard`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -25,7 +27,9 @@ pub struct Settings {
     #[serde(skip)]
     pub min_ready_elsewhere: u32,
     pub max_load_growth: Factor,
+    pub max_cpu: Option<Ratio>,
     pub capacity_traps: Policy,
+    pub capacity_traps_of: Vec<PolicyOf>,
     /// Whether an isolation taints nodes.
     #[serde(skip)]
     pub taints_nodes: bool,
@@ -41,6 +45,16 @@ pub enum Policy {
     /// Says so, and lets it pass.
     Warn,
     Hold,
+}
+
+/// What it does about some workloads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyOf {
+    /// Over namespace/name.
+    #[serde(rename = "match")]
+    pub matches: ServicePattern,
+    pub policy: Policy,
 }
 
 /// What becomes of a service that callers could not reach elsewhere.
@@ -111,7 +125,9 @@ impl Default for Settings {
             unreachable_services: Unreachable::Hold,
             min_ready_elsewhere: 1,
             max_load_growth: Factor::new(2.5),
+            max_cpu: Some(Ratio::from_percent(90.0)),
             capacity_traps: Policy::Warn,
+            capacity_traps_of: Vec::new(),
             taints_nodes: true,
             blocked_windows: Vec::new(),
             silences: None,
@@ -120,6 +136,13 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What is to be done about a workload: as the last entry that names it says.
+    pub(super) fn capacity_traps_of(&self, workload: &WorkloadId) -> Policy {
+        let name = ServiceId::new(workload.namespace.clone(), workload.name.clone());
+        let named = self.capacity_traps_of.iter().rev().find(|entry| entry.matches.matches(&name));
+        named.map_or(self.capacity_traps, |entry| entry.policy)
+    }
+
     /// What is illegal, each as the key and what is allowed.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -144,6 +167,10 @@ impl Settings {
             if period > Period::from_hours(24) {
                 problems.push((key, format!("{period} is above 24h")));
             }
+        }
+        if self.capacity_traps_of.len() > MOST_POLICIES {
+            let entries = self.capacity_traps_of.len();
+            problems.push(("capacity_traps_of", format!("{entries} entries are more than {MOST_POLICIES}")));
         }
         problems.extend(self.silences.iter().flat_map(SilencesSettings::problems));
         if self.blocked_windows.len() > MOST_WINDOWS {

@@ -79,7 +79,7 @@ impl World {
                 overrides: BTreeSet::new(),
             },
             acts: true,
-            settings: Settings::default(),
+            settings: Settings { max_cpu: None, ..Settings::default() },
         }
     }
 
@@ -419,4 +419,5 @@ fn a_zone_that_comes_back_sick_again_and_again_cools_down_longer_each_time() {
     assert_eq!(until(&[-7200, -1900]), None);
 }
 
+mod capacity;
 mod told;

@@ -1,5 +1,7 @@
 //! What would keep the workloads that are left from growing, once the zone takes no new pods.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{Outcome, Policy, Settings, Situation};
@@ -10,21 +12,30 @@ use crate::domain::{HoldReason, Request, ServiceId, Zone};
 const NAMED: usize = 20;
 
 pub(super) fn capacity(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    if settings.capacity_traps == Policy::Ignore {
+    if settings.capacity_traps == Policy::Ignore && settings.capacity_traps_of.is_empty() {
         return Outcome::Passed;
     }
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
     let zone = &request.zone;
-    let bound = cluster.workloads.iter().flat_map(|(id, workload)| {
+    let (mut traps, mut holds) = (Vec::new(), false);
+    for (id, workload) in &cluster.workloads {
+        let policy = settings.capacity_traps_of(id);
         let spread = stranded(cluster, workload, zone).filter(|_| settings.taints_nodes);
         let pinned = workload.pinned.get(zone).map(|(pods, by)| {
             format!("{pods} of its pods can be in {zone} alone, by {by}, so nothing replaces them elsewhere")
         });
-        [spread, pinned].into_iter().flatten().map(move |why| format!("{id}: {why}"))
-    });
-    let mut traps: Vec<String> = bound.collect();
-    let holds = settings.capacity_traps == Policy::Hold && !traps.is_empty();
-    traps.extend(counting(cluster, zone));
+        for why in [spread, pinned].into_iter().flatten().filter(|_| policy != Policy::Ignore) {
+            holds |= policy == Policy::Hold;
+            traps.push((policy != Policy::Hold, format!("{id}: {why}")));
+        }
+    }
+    // What holds is named first.
+    traps.sort();
+    let mut traps: Vec<String> = traps.into_iter().map(|(_, trap)| trap).collect();
+    if settings.capacity_traps != Policy::Ignore {
+        traps.extend(counting(cluster, zone));
+        traps.extend(buying(cluster, zone).filter(|_| settings.taints_nodes));
+    }
     if traps.is_empty() {
         return if cluster.unread.is_some() { Outcome::NotEvaluated } else { Outcome::Passed };
     }
@@ -59,6 +70,19 @@ fn stranded(cluster: &ClusterView, workload: &Workload, zone: &Zone) -> Option<S
     Some(format!(
         "spread strictly over zones (maxSkew {max_skew}), {room} new pods fit elsewhere, and more stay pending ({why})"
     ))
+}
+
+/// Karpenter knows no taint that nodes get later, so what finds no place elsewhere makes it buy more of them here.
+fn buying(cluster: &ClusterView, zone: &Zone) -> Option<String> {
+    let here = cluster.nodes.values().filter(|node| node.zone.as_ref() == Some(zone));
+    let pools: BTreeSet<&str> = here.filter_map(|node| node.karpenter_pool.as_deref()).collect();
+    let names = pools.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    (!pools.is_empty()).then(|| {
+        format!(
+            "node pools of Karpenter that go on buying in {zone}, unless their requirements leave it out or a zonal shift of \
+             the EKS cluster stops them: {names}"
+        )
+    })
 }
 
 /// Drained pods are ready for Kubernetes, so that budgets let others go in their stead.

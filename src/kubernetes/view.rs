@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
@@ -14,6 +15,7 @@ use crate::domain::{ServiceId, Zone};
 pub(super) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const ZONE_ID_LABEL: &str = "topology.k8s.aws/zone-id";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
+const KARPENTER_POOL_LABEL: &str = "karpenter.sh/nodepool";
 /// Parts of the keys of taints by which others take a node out of use; taints that dedicate a node do not.
 const TAKEN_OUT: [&str; 8] = [
     "node.kubernetes.io/",
@@ -102,7 +104,34 @@ fn node(node: &core::Node) -> Node {
         available: ready && !cordoned && !taints.clone().any(|taint| taken_out(&taint.key)),
         tainted: tainted(node),
         exempt: opt_out(&node.metadata) == Some("never"),
+        cpu: node.status.as_ref().and_then(|status| status.allocatable.as_ref()?.get("cpu")).and_then(millicores),
+        karpenter_pool: node.labels().get(KARPENTER_POOL_LABEL).cloned(),
     }
+}
+
+/// Thousandths of a core of a quantity such as `500m`, `2` or `1.5`.
+fn millicores(quantity: &Quantity) -> Option<u64> {
+    let text = quantity.0.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E'));
+    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
+    let per_unit = match unit {
+        "" => 1e3,
+        "m" => 1.0,
+        "u" => 1e-3,
+        "n" => 1e-6,
+        "k" => 1e6,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok()?;
+    (number >= 0.0 && number.is_finite()).then(|| (number * per_unit).round() as u64)
+}
+
+/// What all containers together may use, if each of them has a limit. Init containers have ended, but for sidecars.
+fn cpu_limit(pod: &core::Pod) -> Option<u64> {
+    let spec = pod.spec.as_ref()?;
+    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let limit = |it: &core::Container| millicores(it.resources.as_ref()?.limits.as_ref()?.get("cpu")?);
+    spec.containers.iter().chain(sidecars).map(limit).sum()
 }
 
 /// For the isolation of which zone a node carries our taint.
@@ -154,6 +183,7 @@ fn pod(pod: &core::Pod, nodes: &BTreeMap<String, Node>, services: &[&core::Servi
         in_mesh: containers.into_iter().any(|container| container.name == "istio-proxy"),
         exempt: exempt(pod, services, settings),
         services: services.iter().map(|service| id_of(&service.metadata)).collect(),
+        cpu_limit: cpu_limit(pod),
     }
 }
 
@@ -200,6 +230,10 @@ mod tests {
         )
     }
 
+    fn node_of_object(object: Value) -> Node {
+        node(&serde_json::from_value(object).unwrap())
+    }
+
     #[test]
     fn a_node_is_available_unless_others_took_it_out() {
         let zone = json!({"topology.kubernetes.io/zone": "zone-b", "topology.k8s.aws/zone-id": "use1-az2"});
@@ -215,6 +249,28 @@ mod tests {
         assert!(tainted("dedicated", "gpu").available, "a taint that dedicates a node does not take it out");
         let ours = tainted("zoneward.io/isolated", "zone-b");
         assert!(ours.available && ours.tainted == Some(Zone::new("zone-b")), "ours does not count against the zone");
+    }
+
+    #[test]
+    fn what_a_node_offers_and_a_pod_may_use_is_read_in_any_unit() {
+        let cpu = |quantity: &str| {
+            let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": quantity}}});
+            node_of_object(node).cpu
+        };
+        assert_eq!(["2", "1930m", "1.5", "1e3m", "250000u"].map(cpu), [2_000, 1_930, 1_500, 1_000, 250].map(Some));
+        assert_eq!(["", "many", "-1", "2Gi"].map(cpu), [None; 4]);
+        let limit = |containers: Value, init: Value| {
+            let pod = json!({"metadata": {}, "spec": {"containers": containers, "initContainers": init}});
+            pod_of(pod, &json!({}), &json!({})).cpu_limit
+        };
+        let with = |cpu: &str| json!({"name": "a", "resources": {"limits": {"cpu": cpu}}});
+        let mut sidecar = with("100m");
+        assert_eq!(limit(json!([with("500m"), with("1")]), json!([sidecar])), Some(1_500), "it has run");
+        sidecar["restartPolicy"] = json!("Always");
+        assert_eq!(limit(json!([with("500m")]), json!([sidecar])), Some(600));
+        assert_eq!(limit(json!([with("500m"), {"name": "b"}]), json!([])), None, "one of them may use any");
+        let pool = json!({"metadata": {"name": "n", "labels": {"karpenter.sh/nodepool": "spot"}}});
+        assert_eq!(node_of_object(pool).karpenter_pool.as_deref(), Some("spot"));
     }
 
     /// One pod in `zone-b`, behind one Service.

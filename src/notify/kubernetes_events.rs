@@ -1,8 +1,9 @@
-//! Kubernetes Events on the zone, or on its isolation: `kubectl describe zoneisolation ZONE`.
+//! Kubernetes Events on the zone, or on its isolation: `kubectl describe zoneisolation ZONE`. Those of a pause are on its
+//! ConfigMap.
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::events::{Event as KubernetesEvent, EventType, Recorder, Reporter};
 use kube::{Api, Client, ResourceExt};
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Count, Outcome};
 use crate::domain::{Event, Record, StepState, Zone};
-use crate::kubernetes::{bounded, explain};
+use crate::kubernetes::{PAUSE_NAME, bounded, explain};
 use crate::ports::Notifier;
 
 const TARGET: &str = "kubernetes_events";
@@ -58,7 +59,8 @@ impl KubernetesEvents {
 
 impl Notifier for KubernetesEvents {
     fn notify(&self, record: &Record) {
-        if record.zone.is_some() && self.queue.try_send(record.clone()).is_err() {
+        let of_a_pause = matches!(record.event, Event::Paused | Event::Resumed);
+        if (record.zone.is_some() || of_a_pause) && self.queue.try_send(record.clone()).is_err() {
             (self.count)(TARGET, Outcome::Dropped);
             tracing::warn!("a Kubernetes Event was dropped, as too many wait");
         }
@@ -73,7 +75,6 @@ struct Publisher {
 
 impl Publisher {
     async fn publish(&self, record: &Record) {
-        let Some(zone) = &record.zone else { return };
         let event = KubernetesEvent {
             type_: severity(record),
             reason: reason(record.event),
@@ -85,11 +86,28 @@ impl Publisher {
                 .map_or_else(|| "Guard".to_owned(), |step| format!("{}-{}", step.name, step.state.as_str())),
             secondary: None,
         };
-        let reference = self.reference(zone).await;
+        let reference = match &record.zone {
+            Some(zone) => self.reference(zone).await,
+            None => self.pause().await,
+        };
         let published = bounded(self.recorder.publish(&event, &reference)).await;
         (self.count)(TARGET, if published.is_ok() { Outcome::Sent } else { Outcome::Failed });
         if let Err(error) = published {
             tracing::warn!(error = explain(&error), "a Kubernetes Event can't be published");
+        }
+    }
+
+    /// What people pause it by; once it is removed, what was.
+    async fn pause(&self) -> ObjectReference {
+        let api: Api<ConfigMap> = Api::default_namespaced(self.client.clone());
+        let there = bounded(api.get_metadata_opt(PAUSE_NAME)).await.ok().flatten();
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("ConfigMap".to_owned()),
+            namespace: Some(self.client.default_namespace().to_owned()),
+            name: Some(PAUSE_NAME.to_owned()),
+            uid: there.and_then(|map| map.uid()),
+            ..ObjectReference::default()
         }
     }
 

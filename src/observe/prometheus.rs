@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use prometheus_http_query::response::Data;
+use prometheus_http_query::response::{Data, InstantVector};
 
 use super::api::{Api, ApiError, ConnectError, Usage};
 use super::decode::{self, Places, Reading, Rows, Stretch};
 use super::probe::Prober;
 use super::queries::{Queries, Reporter};
 use super::settings::Settings;
+use crate::domain::cluster::{CpuUse, PodId};
 use crate::domain::verdict::Suspect;
 use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, Probes, ServiceId, Services, Snapshot, Zone};
 use crate::ports::{ObserveError, Observer};
@@ -116,6 +117,18 @@ impl PrometheusObserver {
         }
         gaps_s.sort_by(f64::total_cmp);
         Ok(gaps_s.get(gaps_s.len() / 2).map(|gap| Period::from_secs((gap.round() as i64).max(1))))
+    }
+
+    /// CPU that pods used lately; nothing where no container is counted.
+    pub async fn cpu_use(&mut self, at: Timestamp) -> Result<Option<CpuUse>, ObserveError> {
+        let (rows, _) = self.api.vector(&self.queries.cpu(), at).await?;
+        let of_pod = |row: &InstantVector| {
+            let label = |name: &str| row.metric().get(name).cloned();
+            let id = PodId { namespace: label("namespace")?, name: label("pod")? };
+            Some((id, (1e3 * row.sample().value()).max(0.0).round() as u64))
+        };
+        let pods: BTreeMap<PodId, u64> = rows.iter().filter_map(of_pod).collect();
+        Ok((!pods.is_empty()).then_some(CpuUse { seen_at: at, pods }))
     }
 
     /// What there is to see at `at`.

@@ -15,6 +15,8 @@ use crate::domain::{CycleLength, Period};
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
 pub(super) const DURATION_BUCKETS: &str = "istio_request_duration_milliseconds_bucket";
+/// As kubelets export it.
+const CPU: &str = "container_cpu_usage_seconds_total";
 pub(super) const CODE_LABELS: [&str; 3] = ["response_code", "grpc_response_status", "response_flags"];
 /// Holds whether a target answered its last scrape: 0 or 1.
 pub(super) const UP_LABEL: &str = "zoneward_up";
@@ -164,6 +166,12 @@ impl Queries {
         format!("group by ({by}) (last_over_time({REQUESTS}{{{}}}[{}]))", self.matchers, self.lookback)
     }
 
+    /// CPU of each pod, in cores, as kubelets' cAdvisor counts it; the rows without a container are sums of the others.
+    pub fn cpu(&self) -> String {
+        let selector = self.selector(r#"container!="""#);
+        format!("sum by (namespace,pod) (rate({CPU}{{{selector}}}[3m]))")
+    }
+
     /// Request rate by zone, as anyone would look whether there is any.
     pub fn rate_by(&self, labels: &str) -> String {
         format!("sum by ({labels}) (rate({REQUESTS}{{{}}}[{}]))", self.matchers, self.lookback)
@@ -243,6 +251,7 @@ mod tests {
             queries.pods(&suspect(PodView::Durations)),
             queries.proxies_now(&suspect(PodView::Servers)),
             queries.proxies_before(&suspect(PodView::Clients), Period::from_mins(10)),
+            queries.cpu(),
             queries.rate_by_zone(),
             queries.services(),
             queries.duration_series(),
@@ -250,7 +259,8 @@ mod tests {
             queries.samples_of(&[("pod".to_owned(), "p\"1".to_owned())]),
         ];
         for query in all {
-            let selectors = query.matches("istio_").count() + query.matches("up{").count();
+            let selectors =
+                ["istio_", "up{", "container_cpu"].iter().map(|name| query.matches(name).count()).sum::<usize>();
             assert_eq!(query.matches(r#"cluster="prod""#).count(), selectors, "{query}");
         }
     }

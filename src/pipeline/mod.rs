@@ -74,9 +74,7 @@ struct Standing {
     /// Requests that its servers answered in the newest cycles in which it was not isolated.
     served: VecDeque<f64>,
     ineffective: bool,
-    /// The last minute in which it was not isolated; since when its isolation does harm or no good, and of which such
-    /// time it is on record.
-    before: Option<decide::Picture>,
+    /// Since when its isolation does harm or no good, and of which such time it is on record.
     failing_since: Option<Timestamp>,
     rolled_back: Option<Timestamp>,
     /// Since when the drill lasted that it is on record to have passed.
@@ -98,8 +96,8 @@ pub struct Pipeline {
     standings: BTreeMap<Zone, Standing>,
     /// For how many cycles each kind of gap has lasted, and its newest figures.
     gaps: BTreeMap<GapKey, (u32, Gap)>,
-    /// Of the newest cycles.
-    figures: VecDeque<BTreeMap<Zone, decide::Figures>>,
+    /// Of the newest cycles, as far back as the minute before an isolation that is still watched.
+    figures: VecDeque<(Timestamp, BTreeMap<Zone, decide::Figures>)>,
     /// When a scheduled drill was last tried.
     drill_tried: Option<Timestamp>,
     store: Arc<dyn IsolationStore>,
@@ -182,6 +180,7 @@ impl Pipeline {
     /// Takes in a past cycle, of which nothing is decided.
     pub fn learn(&mut self, snapshot: &Snapshot) {
         self.history.push(snapshot, &self.settings.detect);
+        self.remember_figures(snapshot);
     }
 
     /// One cycle.
@@ -213,7 +212,7 @@ impl Pipeline {
             }
         }
         self.note_effect(snapshot, &mut isolations).await?;
-        self.remember_figures(snapshot, &isolations);
+        self.remember_figures(snapshot);
         if !self.pause.is_on() {
             self.roll_back(snapshot, &mut isolations, now).await?;
         }
@@ -288,6 +287,7 @@ impl Pipeline {
             | HoldReason::UnreachableService { .. }
             | HoldReason::CapacityTrap { .. }
             | HoldReason::InsufficientHeadroom { .. }
+            | HoldReason::InsufficientCpu { .. }
             | HoldReason::CoolingDown { .. }
             | HoldReason::BudgetSpent { .. } => finding.persistent,
         };

@@ -1,25 +1,33 @@
 //! What came of an isolation: harm, or no good, gives the capacity back.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Pipeline, TRAFFIC_CYCLES, TickError};
 use crate::decide::{self, Picture};
 use crate::domain::{Event, Isolation, OperatorHold, Origin, Record, Snapshot, Zone};
 
+/// An isolation takes this long at most from its first write to its last, or is not judged by its outcome.
+const LONGEST_START: SignedDuration = SignedDuration::from_mins(10);
+
 impl Pipeline {
-    /// Remembers the newest cycles' figures, and of each zone in rotation what they say.
-    pub(super) fn remember_figures(&mut self, snapshot: &Snapshot, isolations: &[Isolation]) {
+    /// Remembers a cycle's figures, past ones too: whoever starts while a zone is out knows what was before.
+    pub(super) fn remember_figures(&mut self, snapshot: &Snapshot) {
         if snapshot.global_gaps().next().is_some() {
             return;
         }
-        self.figures.push_front(decide::figures(snapshot));
-        self.figures.truncate(TRAFFIC_CYCLES);
-        for zone in self.history.zones() {
-            if !isolations.iter().any(|i| i.active() && i.zone() == zone) {
-                let standing = self.standings.entry(zone.clone()).or_default();
-                (standing.before, standing.failing_since) = (Some(Picture::of(zone, self.figures.iter())), None);
-            }
+        let cycle = self.history.cycle().signed();
+        let oldest =
+            snapshot.time - self.settings.rollback.watch.signed() - LONGEST_START - cycle * TRAFFIC_CYCLES as i32;
+        self.figures.push_front((snapshot.time, decide::figures(snapshot)));
+        while self.figures.back().is_some_and(|(time, _)| *time < oldest) {
+            self.figures.pop_back();
         }
+    }
+
+    /// What the last cycles before a moment say of a zone.
+    fn picture_before(&self, zone: &Zone, until: Timestamp) -> Picture {
+        let before = self.figures.iter().filter(|(time, _)| *time <= until).take(TRAFFIC_CYCLES);
+        Picture::of(zone, before.map(|(_, figures)| figures))
     }
 
     /// Gives up what does harm or no good. A zone that still fails then is held until it is healthy, or a person decides.
@@ -32,15 +40,18 @@ impl Pipeline {
         if !self.acts() || snapshot.global_gaps().next().is_some() {
             return Ok(());
         }
+        for (zone, standing) in &mut self.standings {
+            if !isolations.iter().any(|i| i.active() && i.zone() == zone) {
+                standing.failing_since = None;
+            }
+        }
         for isolation in isolations.iter_mut().filter(|i| i.holds_zone_out() && !i.returning(now)) {
             let zone = isolation.zone().clone();
-            let after = Picture::of(&zone, self.figures.iter());
-            let span = self.history.cycle().signed() * self.figures.len() as i32;
+            let Some(began) = isolation.admitted_at() else { continue };
+            let (before, after) = (self.picture_before(&zone, began), self.picture_before(&zone, snapshot.time));
+            let span = self.history.cycle().signed() * TRAFFIC_CYCLES as i32;
+            let failing = decide::failing(isolation, (&before, &after), &self.settings.rollback, (now, span));
             let standing = self.standings.entry(zone.clone()).or_default();
-            let failing = standing
-                .before
-                .as_ref()
-                .and_then(|before| decide::failing(isolation, (before, &after), &self.settings.rollback, (now, span)));
             let Some(why) = failing else {
                 standing.failing_since = None;
                 continue;

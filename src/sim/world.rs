@@ -183,11 +183,9 @@ impl World {
             let available = it.taints.iter().all(|taint| taint == MARK);
             let node = cluster::Node {
                 zone: Some(it.zone.clone()),
-                zone_id: None,
-                region: None,
                 available,
                 tainted: it.taints.contains(MARK).then(|| it.zone.clone()),
-                exempt: false,
+                ..cluster::Node::default()
             };
             view.nodes.insert(name.clone(), node);
         }

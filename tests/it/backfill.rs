@@ -9,6 +9,9 @@ use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use zoneward::domain::cluster::PodId;
+use zoneward::domain::{CycleLength, Period};
+use zoneward::observe::PrometheusObserver;
 use zoneward::sim::{Scenario, World};
 
 use crate::support::{
@@ -32,6 +35,10 @@ enum Spoil {
     Relabelled,
     /// For three minutes Prometheus itself scrapes nothing.
     Silence,
+    /// From the third minute on half of one zone's proxies don't answer.
+    HalfLost,
+    /// From the third minute on Prometheus, which is in one zone, reaches no other.
+    CutOff,
 }
 
 fn start() -> Timestamp {
@@ -70,7 +77,19 @@ fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
             }
             let labels: Vec<String> = target.labels().iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
             let labels = labels.join(",");
-            let metrics = world.metrics(&target.pod);
+            let in_h = target.pod.contains("-hangzhou-h-");
+            let lost = story_s >= 180
+                && match spoil {
+                    Spoil::HalfLost => in_h && i % 2 == 0,
+                    Spoil::CutOff => !in_h,
+                    Spoil::Nothing
+                    | Spoil::Duplicate
+                    | Spoil::NoZoneLabel
+                    | Spoil::NoUp
+                    | Spoil::Relabelled
+                    | Spoil::Silence => false,
+                };
+            let metrics = world.metrics(&target.pod).filter(|_| !lost);
             let replicas: &[&str] = if spoil == Spoil::Duplicate { &["a", "b"] } else { &[""] };
             for replica in replicas {
                 let labels = if replica.is_empty() {
@@ -92,7 +111,7 @@ fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
                     } else {
                         series.to_owned()
                     };
-                    let relabelled = spoil == Spoil::Relabelled && story_s > 420 && target.pod.contains("-hangzhou-h-");
+                    let relabelled = spoil == Spoil::Relabelled && story_s > 420 && in_h;
                     let more = if relabelled { ",istio_io_draining=\"zoneward\"" } else { "" };
                     writeln!(out, "{series},{labels}{more}}} {value} {}", now.as_second()).unwrap();
                 }
@@ -194,7 +213,8 @@ fn three_servers_give_the_same_decisions_on_the_same_history() {
         let delay = text(isolated, "time").parse::<Timestamp>().unwrap().duration_since(fault);
         assert!(delay.as_secs() <= 60, "after {} s", delay.as_secs());
         let need_a_cluster =
-            ["unknown_zone", "zones_out_by_others", "unreachable_service", "capacity_trap", "insufficient_headroom"];
+            "unknown_zone zones_out_by_others unreachable_service capacity_trap insufficient_headroom insufficient_cpu";
+        let need_a_cluster: Vec<&str> = need_a_cluster.split(' ').collect();
         assert_eq!(isolated["not_evaluated"], serde_json::json!(need_a_cluster));
         said.push(decisions(&records));
     }
@@ -373,6 +393,58 @@ fn a_prometheus_that_scrapes_nothing_shows_no_health() {
     }
     let after: Vec<_> = decisions_from(&records, 3).into_iter().filter(|(_, event, _)| event != "clear").collect();
     assert_eq!(after, []);
+}
+
+#[test]
+fn a_zone_of_which_half_is_not_scraped_is_no_sick_one() {
+    let yaml = story("healthy.yaml").replace("duration: 2h", "duration: 12m");
+    let (samples, scenario) = samples(&yaml, Spoil::HalfLost);
+    let folder = tempfile::tempdir().unwrap();
+    let (records, _) = backtest(&backfilled_prometheus(3, folder.path(), &samples), &scenario);
+    assert_eq!(decisions_from(&records, 3), []);
+}
+
+#[test]
+fn a_prometheus_in_the_sick_zone_that_sees_no_other_decides_nothing_and_says_so() {
+    let (samples, scenario) = samples(&story("gray-zone.yaml").replace("duration: 25m", "duration: 9m"), Spoil::CutOff);
+    let fault = scenario.faults[0].at.signed().as_mins();
+    assert!(fault < 3, "the zone is sick before it is cut off");
+    let folder = tempfile::tempdir().unwrap();
+    let (records, _) = backtest(&backfilled_prometheus(3, folder.path(), &samples), &scenario);
+    let late: Vec<_> = decisions_from(&records, 4).into_iter().filter(|(_, event, _)| event == "isolate").collect();
+    assert_eq!(late, []);
+    let gaps = events(&records, "gap");
+    assert!(gaps.iter().any(|gap| gap.contains("Prometheus may sit inside a zone that is cut off")), "{gaps:?}");
+}
+
+#[tokio::test]
+async fn the_cpu_that_pods_use_is_the_sum_of_their_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = |pod: &str, container: &str| {
+        format!("container_cpu_usage_seconds_total{{namespace=\"shop\",pod=\"{pod}\",container=\"{container}\"}}")
+    };
+    let mut samples = String::new();
+    // The row of the pod itself, and that of what holds its network, are not counted twice.
+    for (series, cores) in [
+        (series("web-1", "app"), 0.4),
+        (series("web-1", "istio-proxy"), 0.1),
+        (series("web-1", ""), 0.5),
+        (series("web-2", "app"), 0.0),
+    ] {
+        for second in (0..=300).step_by(15) {
+            let (total, at) = (f64::from(second) * cores, start().as_second() + i64::from(second));
+            writeln!(samples, "{series} {total} {at}").unwrap();
+        }
+    }
+    let server = backfilled_prometheus(3, folder.path(), &(samples + "# EOF\n"));
+    let settings = zoneward::observe::Settings { url: server.url(), ..Default::default() };
+    let cycle = CycleLength::at_least(Period::from_secs(15));
+    let mut observer = PrometheusObserver::new(settings, cycle).unwrap();
+    let seen = observer.cpu_use(start() + SignedDuration::from_secs(300)).await.unwrap().unwrap();
+    let of = |pod: &str| seen.pods[&PodId { namespace: "shop".into(), name: pod.into() }];
+    assert_eq!((of("web-1"), of("web-2"), seen.pods.len()), (500, 0, 2));
+    let long_ago = observer.cpu_use(start() - SignedDuration::from_hours(1)).await.unwrap();
+    assert_eq!(long_ago, None, "where no container is counted nothing is known");
 }
 
 #[test]

@@ -29,6 +29,11 @@ struct Told {
 }
 
 async fn tell(minutes: i64, faults: &str) -> Told {
+    tell_on(minutes, faults, None).await
+}
+
+/// Or the same, where from some minute on another replica decides, which has only read what was before.
+async fn tell_on(minutes: i64, faults: &str, taken_over: Option<i64>) -> Told {
     let scenario = format!(
         "title: a test\nzones: [zone-a, zone-b, zone-c]\nservices: [{{name: web, errors: 0.05%, median_ms: 20}}]\n\
          requests_per_second: 60\nduration: 1h\nfaults: [{faults}]\nexpect: {{users_succeed: 0%}}\n"
@@ -41,15 +46,20 @@ async fn tell(minutes: i64, faults: &str) -> Told {
     let mut settings = Settings { mode: Mode::Enforce, ..Settings::default() };
     settings.drills.lasts = Period::from_mins(10);
     settings.drills.schedule = serde_json::from_str(r#"[{"at": "00:05"}]"#).unwrap();
-    let mut pipeline = Pipeline::new(settings, cycle, store.clone(), records.clone());
+    let mut pipeline = Pipeline::new(settings.clone(), cycle, store.clone(), records.clone());
     let mut executor = Executor::trusting(sim::steps(&world), store.clone(), records.clone());
-    let history = observer.observe(start - SignedDuration::from_mins(15), start).await.unwrap();
+    let mut history = observer.observe(start - SignedDuration::from_mins(15), start).await.unwrap();
     history.iter().for_each(|snapshot| pipeline.learn(snapshot));
     let mut now = start;
     while now < start + SignedDuration::from_mins(minutes) {
+        if taken_over.is_some_and(|minute| now == start + SignedDuration::from_mins(minute)) {
+            pipeline = Pipeline::new(settings.clone(), cycle, store.clone(), records.clone());
+            history.iter().for_each(|snapshot| pipeline.learn(snapshot));
+        }
         now += cycle.signed();
         for snapshot in observer.observe(now, now).await.unwrap() {
             pipeline.tick(&mut observer, &snapshot, now).await.unwrap();
+            history.push(snapshot);
         }
         executor.run_until_idle(now).await.unwrap();
     }
@@ -94,6 +104,16 @@ async fn a_drill_is_broken_off_when_the_others_do_not_bear_it() {
     assert!(aborted.message.starts_with("the drill of zone-a is broken off: "), "{}", aborted.message);
     assert!(told.isolations[0].restored_at.is_some() && told.clean, "its capacity is back at once");
     assert!(told.find(Event::RolledBack).is_none() && told.find(Event::DrillPassed).is_none());
+}
+
+#[tokio::test]
+async fn whoever_takes_over_knows_from_the_metrics_what_was_before_the_zone_was_taken_out() {
+    let faults = "{at: 2m, until: 1h, zones: [zone-b], errors: 12%}, \
+                  {at: 9m, until: 1h, zones: [zone-a, zone-c], slowdown: 1.7x}";
+    let told = tell_on(14, faults, Some(6)).await;
+    let given_up = told.find(Event::RolledBack).unwrap_or_else(|| panic!("{:?}", told.records));
+    assert!(given_up.message.contains("ms before (rollback.max_slowdown 1.5x)"), "{}", given_up.message);
+    assert!(told.isolations[0].restored_at.is_some() && told.clean);
 }
 
 #[tokio::test]

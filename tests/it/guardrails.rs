@@ -1,6 +1,7 @@
 //! One story, in which a zone is sick beyond doubt from the second minute on: each of these guardrails alone keeps it in
 //! rotation.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use zoneward::alertmanager;
 use zoneward::domain::ClusterView;
-use zoneward::domain::cluster::{Node, Pod, PodId, Service, Workload, WorkloadId};
+use zoneward::domain::cluster::{CpuUse, Node, Pod, PodId, Service, Workload, WorkloadId};
 use zoneward::domain::{CycleLength, Event, Mode, Pause, Period, ServiceId, Silences, Snapshot, Zone};
 use zoneward::guard::{self, Policy, SilencesSettings, Unreachable};
 use zoneward::isolate::MemoryStore;
@@ -156,6 +157,32 @@ async fn pods_that_nothing_could_replace_elsewhere_if_that_is_to_hold() {
     let holds = guard::Settings { capacity_traps: Policy::Hold, ..guard::Settings::default() };
     assert_eq!(story(holds, until_the_sixth).await, (vec!["capacity_trap".to_owned()], Some(6)));
     assert_eq!(story(guard::Settings::default(), until_the_sixth).await, (vec![], Some(2)), "it warns by default");
+}
+
+#[tokio::test]
+async fn endpoints_elsewhere_without_the_cpu_for_what_would_move_there() {
+    let mut cluster = nodes();
+    let mockb = ServiceId::new("default", "mockb");
+    cluster.services.insert(mockb.clone(), Service::default());
+    let mut cpu = CpuUse { seen_at: start(), pods: BTreeMap::new() };
+    for letter in ["g", "h", "k"] {
+        let zone = Some(Zone::new(format!("cn-hangzhou-{letter}")));
+        let id = PodId { namespace: "default".into(), name: format!("mockb-{letter}") };
+        cpu.pods.insert(id.clone(), 800);
+        let services = [mockb.clone()].into();
+        cluster.pods.insert(id, Pod { zone, ready: true, services, cpu_limit: Some(1_000), ..Pod::default() });
+    }
+    let busy_until_the_sixth = |_: &mut Pipeline, snapshot: &mut Snapshot| {
+        let mut cpu = CpuUse { seen_at: snapshot.time, ..cpu.clone() };
+        if snapshot.time >= minute(6) {
+            cpu.pods.values_mut().for_each(|used| *used = 300);
+        }
+        snapshot.cluster = Some(ClusterView { cpu_use: Some(Arc::new(cpu)), ..cluster.clone() });
+    };
+    let held = story(guard::Settings::default(), busy_until_the_sixth).await;
+    assert_eq!(held, (vec!["insufficient_cpu".to_owned()], Some(6)));
+    let unasked = guard::Settings { max_cpu: None, ..guard::Settings::default() };
+    assert_eq!(story(unasked, busy_until_the_sixth).await, (vec![], Some(2)));
 }
 
 #[tokio::test]

@@ -192,4 +192,9 @@ fn one_object_pauses_all_replicas_whoever_made_it() {
         events.contains(&"paused".to_owned()) && events.contains(&"resumed".to_owned())
     };
     eventually("both are on record", SOON, || on_record().then_some(()));
+    let shown = || {
+        let shown = stage.get(&["events", "-n", "zoneward"]).to_string();
+        ["\"Paused\"", "\"Resumed\"", "zoneward-pause", "release 42"].iter().all(|said| shown.contains(said))
+    };
+    eventually("both are Events of the ConfigMap", SOON, || shown().then_some(()));
 }
