@@ -312,7 +312,7 @@ impl Daemon {
         if let Some(view) = &mut view {
             self.observer.learn_places(view);
             self.look_at_cpu(due).await;
-            view.cpu_use = self.cpu_use.clone();
+            view.cpu_use.clone_from(&self.cpu_use);
         }
         let mut snapshots = match self.observer.observe(first, due).await {
             Ok(snapshots) => {

@@ -86,7 +86,8 @@ fn of_nodes(
     for (id, pod) in &cluster.pods {
         let is_left = pod.node.as_ref().and_then(stays).is_some();
         let in_zone = pod.zone.as_ref() == Some(&request.zone) && pod.exempt.is_none();
-        if !is_left && !(in_zone && pod.services.iter().any(|service| cluster.balanced(service))) {
+        let is_moved = in_zone && pod.services.iter().any(|service| cluster.balanced(service));
+        if !is_left && !is_moved {
             continue;
         }
         pods += 1;

@@ -1,5 +1,5 @@
 //! Kubernetes Events on the zone, or on its isolation: `kubectl describe zoneisolation ZONE`. Those of a pause are on its
-//! ConfigMap.
+//! `ConfigMap`.
 
 use std::sync::Arc;
 
