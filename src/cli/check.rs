@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ConfigArguments, Outcome, Output, check_cluster, render};
-use crate::domain::CycleLength;
+use crate::domain::{CycleLength, Period, ServiceOverride};
 use crate::kubernetes;
 use crate::observe::{Inspection, PrometheusObserver, ZoneFrom};
 use crate::settings::{Settings, SettingsError};
 
 const SHOWN_SERVICES: usize = 12;
+/// Of the past, to know what is normal for each.
+const TWO_ZONES_NEED: Period = Period::from_hours(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -107,33 +109,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Legal, but unwise.
-fn unwise(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let floors = &settings.service;
-    if floors.min_error_excess.as_fraction() == 0.0 {
-        findings.push(
-            Finding::new(Level::Warning, "service.min_error_excess", "0%: the smallest difference counts")
-                .hint("name the smallest difference that users would feel, such as 0.3%"),
-        );
-    }
-    if settings.prometheus.timeout > settings.detect.cycle {
-        let found = format!("{}, longer than detect.cycle ({})", settings.prometheus.timeout, settings.detect.cycle);
-        findings.push(
-            Finding::new(Level::Warning, "prometheus.timeout", found)
-                .hint("a slow query delays the next look: keep it within a cycle"),
-        );
-    }
-    if settings.prometheus.history.is_zero() {
-        findings.push(
-            Finding::new(
-                Level::Warning,
-                "prometheus.history",
-                "0s: between two zones only the past tells which one moved",
-            )
-            .hint("keep at least 30m"),
-        );
-    }
-    findings
+fn unwise(settings: &Settings) -> impl Iterator<Item = Finding> {
+    let found = settings.unwise().into_iter();
+    found.map(|advice| Finding::new(Level::Warning, &advice.path, advice.found).hint(advice.better))
 }
 
 async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Finding>> {
@@ -162,6 +140,7 @@ async fn connect(settings: &Settings, at: Timestamp) -> anyhow::Result<Vec<Findi
             .map(|warning| Finding::new(Level::Warning, "prometheus", format!("warns: {warning}"))),
     );
     findings.extend(metrics(&inspection));
+    findings.extend(nameless(&inspection, settings));
     findings.push(zones(&inspection, settings));
     findings.push(scrapes(&inspection, settings, configured));
     findings.push(match inspection.copies {
@@ -225,6 +204,17 @@ fn metrics(inspection: &Inspection) -> Vec<Finding> {
     vec![requests, durations]
 }
 
+/// Patterns that name no service that is there: misspelt, most likely.
+fn nameless(inspection: &Inspection, settings: &Settings) -> Vec<Finding> {
+    let names_none = |entry: &&ServiceOverride| !inspection.services.iter().any(|it| entry.pattern.matches(it));
+    let said = |(i, entry): (usize, &ServiceOverride)| {
+        let found = format!("`{}` names none of the {} services", entry.pattern, inspection.services.len());
+        Finding::new(Level::Warning, &format!("services[{i}].match"), found)
+            .hint("a glob over namespace/name, as istio_requests_total has them")
+    };
+    settings.services.iter().enumerate().filter(|(_, entry)| names_none(entry)).map(said).collect()
+}
+
 fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
     let label = &settings.prometheus.labels.zone;
     let looked_up = settings.prometheus.zone_from == ZoneFrom::Node;
@@ -257,6 +247,12 @@ fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
             format!("{}; empty on {:.0} % of reports", names.join(", "), 100.0 * missing / total),
         )
         .hint(how),
+        2 if settings.prometheus.history < TWO_ZONES_NEED => {
+            let found =
+                format!("two zones: {}, and prometheus.history is {}", names.join(", "), settings.prometheus.history);
+            Finding::new(Level::Warning, &what, found)
+                .hint(format!("between two zones only the past tells which one moved: at least {TWO_ZONES_NEED}"))
+        }
         _ => Finding::new(Level::Ok, &what, names.join(", ")),
     }
 }

@@ -36,6 +36,13 @@ macro_rules! settings {
                 Self { pattern, $($name: None,)* }
             }
 
+            /// The usual settings with what differs.
+            pub fn over(&self, usual: &ServiceSettings) -> ServiceSettings {
+                let mut settings = usual.clone();
+                self.apply(&mut settings);
+                settings
+            }
+
             fn apply(&self, to: &mut ServiceSettings) {
                 $(if let Some(value) = &self.$name { to.$name.clone_from(value); })*
             }
@@ -119,9 +126,7 @@ impl Services {
         let mut problems: Vec<(String, String)> =
             self.usual.problems().into_iter().map(|(key, problem)| (format!("service.{key}"), problem)).collect();
         for (i, change) in self.overrides.iter().enumerate() {
-            let mut settings = self.usual.clone();
-            change.apply(&mut settings);
-            for (key, problem) in settings.problems() {
+            for (key, problem) in change.over(&self.usual).problems() {
                 if !problems.iter().any(|(known, _)| known.strip_prefix("service.") == Some(key)) {
                     problems.push((format!("services[{i}].{key}"), problem));
                 }

@@ -84,6 +84,12 @@ impl ServicePattern {
     }
 }
 
+impl fmt::Display for ServicePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl PartialEq for ServicePattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text

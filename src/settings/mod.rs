@@ -3,6 +3,7 @@
 mod edition;
 mod heal;
 mod schema;
+mod unwise;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::isolate::steps;
 use crate::{audit, decide, detect, guard, kubernetes, notify, observe, pipeline, serve};
 
 pub use schema::schema;
+pub use unwise::Advice;
 
 const ENVIRONMENT_PREFIX: &str = "ZONEWARD_";
 
