@@ -48,6 +48,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             recorder.snapshot(&snapshot)?;
             history.push(&snapshot, &settings.detect);
             cycles += 1;
+            if snapshot.global_gaps().next().is_some() {
+                // Nothing is judged, so nobody looks closer.
+                continue;
+            }
             // Pods are recorded wherever more sensitive settings might want to see them.
             for suspect in history.suspects() {
                 for cycles in LOOKS {

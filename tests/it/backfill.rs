@@ -19,11 +19,12 @@ use crate::support::{
     text, whatever_the_source,
 };
 
-const STORY_START: &str = "2026-01-01T01:00:00Z";
+const STORY_START: &str = "2026-11-01T01:00:00Z";
 
 /// How the history is spoilt on its way into the store.
-#[derive(Clone, Copy, PartialEq)]
-enum Spoil {
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Spoil {
+    #[default]
     Nothing,
     /// Two replicas of Prometheus, not de-duplicated.
     Duplicate,
@@ -45,12 +46,12 @@ fn start() -> Timestamp {
     STORY_START.parse().unwrap()
 }
 
-fn story(file: &str) -> String {
+pub fn story(file: &str) -> String {
     std::fs::read_to_string(root().join("config/scenarios").join(file)).unwrap()
 }
 
 /// The samples of a story in the `OpenMetrics` format, each with its time in seconds.
-fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
+pub fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
     let scenario = Scenario::parse(yaml).unwrap();
     let interval = scenario.scrape_interval.signed().as_secs();
     let mut world = World::new(scenario.clone(), start(), 1);
@@ -127,7 +128,7 @@ fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
     prometheus(major, folder, "")
 }
 
-fn backfill(folder: &Path, samples: &str) {
+pub fn backfill(folder: &Path, samples: &str) {
     let file = folder.join("samples.txt");
     std::fs::write(&file, samples).unwrap();
     let output = Command::new(part("promtool"))

@@ -27,6 +27,7 @@ mod detection;
 mod distribute;
 mod dns;
 mod dns_trouble;
+mod documents;
 mod drills;
 mod evaluation;
 mod executor;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
+use super::settings::PolicyOf;
 use super::*;
 use crate::domain::Ratio;
 use crate::domain::cluster::CpuUse;
@@ -89,17 +88,18 @@ fn each_workload_may_have_its_own_policy_and_the_last_one_that_names_it_counts()
         let pinned = [(zone('b'), (1, "its nodeSelector".to_owned()))].into();
         world.cluster().workloads.insert(id, Workload { pinned, ..Workload::default() });
     }
-    let mut said = |policies: serde_json::Value| {
-        world.settings.capacity_traps_of = serde_json::from_value(policies).unwrap();
+    let mut said = |policies: &[(&str, Policy)]| {
+        let of = |(matches, policy): &(&str, Policy)| PolicyOf { matches: matches.parse().unwrap(), policy: *policy };
+        world.settings.capacity_traps_of = policies.iter().map(of).collect();
         world.pass(0).map(|passed| passed.warnings.iter().map(ToString::to_string).collect::<String>())
     };
-    let both = said(json!([])).unwrap();
+    let both = said(&[]).unwrap();
     assert!(both.contains("default/web") && both.contains("default/batch"), "{both}");
-    let ignored = said(json!([{"match": "default/batch", "policy": "ignore"}])).unwrap();
+    let ignored = said(&[("default/batch", Policy::Ignore)]).unwrap();
     assert!(ignored.contains("default/web") && !ignored.contains("batch"), "{ignored}");
-    let held = said(json!([{"match": "*/*", "policy": "ignore"}, {"match": "*/web", "policy": "hold"}])).unwrap_err();
+    let held = said(&[("*/*", Policy::Ignore), ("*/web", Policy::Hold)]).unwrap_err();
     assert!(held.to_string().starts_with("Deployment default/web: 1 of its pods"), "{held}");
-    let held = said(json!([{"match": "*/web", "policy": "hold"}])).unwrap_err();
+    let held = said(&[("*/web", Policy::Hold)]).unwrap_err();
     assert!(held.to_string().starts_with("Deployment default/web: 1 of its pods"), "what holds comes first: {held}");
 }
 
