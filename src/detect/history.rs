@@ -1,6 +1,6 @@
 //! What was seen so far: a ring of increments and a slow baseline per service, fed by one snapshot a cycle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::corroborate::POD_CYCLES;
 use super::persist::{Watches, severity};
 use super::pool::Pool;
 use super::regional;
-use super::settings::{Scale, Settings, least_excess};
+use super::settings::{LONGEST_WINDOW, Scale, Settings, least_excess};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
 use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Vantage, Zone};
@@ -95,8 +95,9 @@ pub struct History {
     pub(super) gaps: Vec<Gap>,
     /// Zones that were lost, for how many more cycles they can't be judged, and why.
     settling: BTreeMap<Zone, (u32, Gap)>,
-    /// The newest cycle of which something was known.
+    /// The newest cycle of which something was known, and as many before it as the longest window has: the newest first.
     seen: Option<Timestamp>,
+    pub(super) times: VecDeque<Timestamp>,
     pub(super) time: Option<Timestamp>,
 }
 
@@ -111,6 +112,7 @@ impl History {
             gaps: Vec::new(),
             settling: BTreeMap::new(),
             seen: None,
+            times: VecDeque::new(),
             time: None,
         }
     }
@@ -122,6 +124,11 @@ impl History {
             track.settings = settings.services.of(service);
             !track.settings.ignore
         });
+    }
+
+    /// The newest cycle of which something was known.
+    pub const fn seen(&self) -> Option<Timestamp> {
+        self.seen
     }
 
     pub const fn cycle(&self) -> CycleLength {
@@ -286,6 +293,8 @@ impl History {
             self.pooled.pass_over(missed);
             self.tracks.values_mut().for_each(|track| track.pass_over(missed));
         }
+        self.times.push_front(time);
+        self.times.truncate(LONGEST_WINDOW);
     }
 
     fn admit_newcomers(&mut self, snapshot: &Snapshot, settings: &Settings) {

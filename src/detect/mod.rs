@@ -19,6 +19,7 @@ mod pool;
 mod proportion;
 mod regional;
 mod settings;
+mod shown;
 mod tail;
 mod track;
 

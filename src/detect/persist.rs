@@ -80,6 +80,11 @@ impl Watch {
         current + (all - current) / 2
     }
 
+    /// The effect in one of the newest cycles alone; the newest is the first.
+    pub fn effect(&self, back: usize) -> Option<f64> {
+        self.effects.0.get(back).copied().map(f64::from)
+    }
+
     /// In how many cycles of the best window the effect was there.
     pub fn bad_cycles(&self) -> u32 {
         let there = STILL_EFFECT * self.reading.best.effect;

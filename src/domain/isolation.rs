@@ -267,6 +267,16 @@ pub struct StepEntry {
     pub last_error: Option<String>,
 }
 
+/// Failures in a row after which a person is called. The step is tried again all the same.
+pub const STUCK_AFTER: u32 = 6;
+
+impl StepEntry {
+    /// Stuck by name, or so often in vain that it might as well be.
+    pub const fn is_stuck(&self) -> bool {
+        matches!(self.state, StepState::Stuck) || self.failures >= STUCK_AFTER
+    }
+}
+
 impl Default for StepEntry {
     fn default() -> Self {
         Self { state: StepState::Pending, receipt: None, failures: 0, retry_at: None, last_error: None }

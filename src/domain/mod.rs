@@ -6,6 +6,7 @@ pub mod decision;
 mod failures;
 pub mod isolation;
 pub mod observation;
+pub mod overview;
 mod pause;
 pub mod quantity;
 pub mod record;
@@ -22,6 +23,7 @@ pub use failures::FailureClasses;
 pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
+pub use overview::Overview;
 pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
 pub use pause::Pause;
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};

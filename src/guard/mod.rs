@@ -3,10 +3,12 @@
 mod cpu;
 mod headroom;
 mod settings;
+mod standing;
 mod traps;
 mod window;
 
 pub use settings::{Policy, Settings, SilencesSettings, Unreachable};
+pub use standing::standing;
 pub use window::BlockedWindow;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,11 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use crate::domain::isolation::{Receipt, Share, StepEntry, StepState};
+use crate::domain::isolation::{Receipt, STUCK_AFTER, Share, StepEntry, StepState};
 use crate::ports::StepError;
 
-/// Failures in a row after which a person is called. The step is tried again all the same.
-const STUCK_AFTER: u32 = 6;
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A wait is longer by up to one part in so many, so that steps that failed together don't come back together.
@@ -66,11 +64,6 @@ impl StepEntry {
         }
         (self.state, self.retry_at) = (state, None);
         Ok(())
-    }
-
-    /// Stuck by name, or so often in vain that it might as well be.
-    pub(super) const fn is_stuck(&self) -> bool {
-        matches!(self.state, StepState::Stuck) || self.failures >= STUCK_AFTER
     }
 
     /// Whether it is not yet to be tried again. Nothing waits longer than was ever set: then the clock was set back.

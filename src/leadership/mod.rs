@@ -77,6 +77,8 @@ struct Known {
     ready_in: Option<(Zone, Instant)>,
     /// The others that are ready.
     standbys: BTreeMap<String, Zone>,
+    /// Who held the Lease when it was last read, if it was another.
+    leader: Option<String>,
 }
 
 fn of_replicas(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
@@ -95,6 +97,11 @@ pub struct Leadership {
 impl Leadership {
     pub fn leads(&self) -> bool {
         lock(&self.held).leads()
+    }
+
+    /// The other replica that leads, as far as this one knows.
+    pub fn leader(&self) -> Option<String> {
+        of_replicas(&self.known).leader.clone()
     }
 
     /// Changes when this replica begins to lead, or ceases to.
@@ -257,10 +264,12 @@ impl Candidate {
             if self.follows.as_deref() != Some(holder) {
                 tracing::info!(identity = self.identity, "this replica follows: {holder} holds the Lease {LEASE_NAME}");
                 self.follows = Some(holder.to_owned());
+                of_replicas(&self.known).leader.clone_from(&self.follows);
             }
             return Ok(false);
         }
         self.follows = None;
+        of_replicas(&self.known).leader = None;
         lease.spec = Some(self.held(Some(&spec)));
         lost_if_conflict(self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await)
     }

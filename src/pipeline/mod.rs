@@ -1,9 +1,13 @@
 //! Observe, detect, decide, guard, audit, request: one cycle is a dozen lines.
 
+mod course;
 mod drill;
 mod notes;
 mod outcome;
 mod recovery;
+mod scene;
+
+pub use scene::{Scene, Surroundings, overview};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use self::course::Course;
 use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
@@ -108,6 +113,9 @@ pub struct Pipeline {
     silences: Silences,
     /// When a person last acknowledged a zone's isolations.
     acknowledged: BTreeMap<Zone, Timestamp>,
+    /// What the newest cycle read of isolations and holds, and what each zone did lately: to be shown.
+    ledger: (Vec<Isolation>, BTreeMap<Zone, OperatorHold>),
+    course: Course,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
 }
 
@@ -134,6 +142,8 @@ impl Pipeline {
             pause,
             silences,
             acknowledged,
+            ledger: Default::default(),
+            course: Course::new(cycle),
             sight,
         }
     }
@@ -181,6 +191,7 @@ impl Pipeline {
     pub fn learn(&mut self, snapshot: &Snapshot) {
         self.history.push(snapshot, &self.settings.detect);
         self.remember_figures(snapshot);
+        self.course.learn(snapshot);
     }
 
     /// One cycle.
@@ -194,8 +205,10 @@ impl Pipeline {
         let assessment = self.judge(observer, snapshot, now).await;
         let sight = Arc::new(Sight { snapshot: snapshot.clone(), assessment });
         self.sight.send_replace(Some(Arc::clone(&sight)));
+        self.course.judged(&sight);
         let mut isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
+        self.ledger = (isolations.clone(), holds.clone());
         self.note_gaps(&sight, &isolations).await?;
         self.note_acknowledged(&isolations, now).await?;
         let mut stored = Ok(());

@@ -1,0 +1,282 @@
+//! What a cycle leaves to be shown, and how it is shown: the overview is made when somebody asks for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Pipeline;
+use crate::decide;
+use crate::domain::overview::{
+    self, DaemonState, Entry, GuardrailState, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState,
+    State, ZoneState, bounded,
+};
+use crate::domain::{
+    Decision, Finding, Gap, Isolation, Mode, OperatorHold, Pause, Sight, Silences, Verdict, Zone,
+};
+use crate::guard::{self, Situation};
+
+/// Of a zone, and of all: what can be looked at.
+const MOST_SERIES_OF_ZONE: usize = 6;
+const MOST_SERIES: usize = 12;
+/// Past isolations that are shown.
+const MOST_PAST: usize = 20;
+
+/// One cycle's end. It never changes.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    sight: Arc<Sight>,
+    isolations: Vec<Isolation>,
+    holds: BTreeMap<Zone, OperatorHold>,
+    pause: Pause,
+    silences: Silences,
+    guard: guard::Settings,
+    decide: decide::Settings,
+    services: Vec<ServiceState>,
+    series: Vec<Series>,
+    courses: BTreeMap<Zone, (Vec<Moment>, Option<Timestamp>)>,
+    seen: Option<Timestamp>,
+}
+
+/// What else there is to know, as of the moment in which it is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    pub daemon: DaemonState,
+    pub url: String,
+    pub cycle_s: i64,
+    /// Newer than the scene's, where somebody has them.
+    pub isolations: Option<Vec<Isolation>>,
+    pub pause: Option<Pause>,
+    /// The newest first.
+    pub records: Vec<Entry>,
+}
+
+impl Pipeline {
+    /// What the newest cycle leaves to be shown; nothing before the first.
+    pub fn scene(&self) -> Option<Scene> {
+        let sight = self.sight()?;
+        let zones = sight.assessment.zones.keys();
+        let courses = zones.map(|zone| (zone.clone(), (self.course.of(zone), self.course.since(zone))));
+        Some(Scene {
+            isolations: self.ledger.0.clone(),
+            holds: self.ledger.1.clone(),
+            pause: self.pause.clone(),
+            silences: self.silences.clone(),
+            guard: self.settings.guard.clone(),
+            decide: self.settings.decide.clone(),
+            services: self.history.standings(),
+            series: self.series(&sight),
+            courses: courses.collect(),
+            seen: self.history.seen(),
+            sight,
+        })
+    }
+
+    /// The strongest evidence of each zone, and of all of them the most severe.
+    fn series(&self, sight: &Sight) -> Vec<Series> {
+        let mut all: Vec<Series> = Vec::new();
+        for (zone, finding) in &sight.assessment.zones {
+            let mut seen = BTreeSet::new();
+            let once = finding.evidence.iter().filter(|item| seen.insert((item.service.clone(), item.signal)));
+            all.extend(once.take(MOST_SERIES_OF_ZONE).map(|item| self.history.series(zone, item)));
+        }
+        all.sort_by(|a, b| b.evidence.severity.total_cmp(&a.evidence.severity));
+        all.truncate(MOST_SERIES);
+        all
+    }
+}
+
+/// All that is known now.
+///
+/// Pure. Guardrails are asked anew, as time alone changes what they say.
+pub fn overview(scene: Option<&Scene>, around: Surroundings, now: Timestamp) -> Overview {
+    let Surroundings { daemon, url, cycle_s, isolations, pause, records } = around;
+    let mut look = Look { url, cycle_s, ..Look::default() };
+    let mut shown = Overview {
+        version: overview::VERSION,
+        now,
+        headline: Headline { state: State::Unknown, text: String::new() },
+        zones: Vec::new(),
+        services: Vec::new(),
+        evidence: Vec::new(),
+        isolations: Vec::new(),
+        prometheus: Look::default(),
+        daemon,
+        records,
+    };
+    if let Some(scene) = scene {
+        let isolations = isolations.as_ref().unwrap_or(&scene.isolations);
+        let pause = pause.as_ref().unwrap_or(&scene.pause);
+        let snapshot = &scene.sight.snapshot;
+        look.cycle = Some(snapshot.time);
+        look.seen = scene.seen;
+        look.gaps = snapshot.global_gaps().map(|gap| bounded(&gap.to_string())).collect();
+        look.services = scene.services.len();
+        shown.zones = zones(scene, &shown.daemon, (isolations, pause), now);
+        shown.services.clone_from(&scene.services);
+        unknown_where_not_judged(&mut shown.services, &shown.zones);
+        shown.evidence.clone_from(&scene.series);
+        shown.isolations = ledger(isolations, shown.daemon.mode == Mode::Observe, now);
+    }
+    shown.prometheus = look;
+    shown.headline = headline(&shown);
+    shown
+}
+
+fn ledger(isolations: &[Isolation], rehearsal: bool, now: Timestamp) -> Vec<IsolationState> {
+    let of = |isolation: &Isolation| IsolationState::of(isolation, rehearsal, now);
+    let (active, past): (Vec<&Isolation>, Vec<&Isolation>) = isolations.iter().partition(|i| i.active());
+    active.into_iter().chain(past.into_iter().rev().take(MOST_PAST)).map(of).collect()
+}
+
+/// Every zone that was judged, and each that is isolated whether it was or not.
+fn zones(
+    scene: &Scene,
+    daemon: &DaemonState,
+    (isolations, pause): (&[Isolation], &Pause),
+    now: Timestamp,
+) -> Vec<ZoneState> {
+    let Scene { sight, holds, .. } = scene;
+    let situation = Situation {
+        snapshot: &sight.snapshot,
+        assessment: &sight.assessment,
+        cluster: sight.snapshot.cluster.as_ref(),
+        isolations,
+        holds,
+        pause,
+        silences: &scene.silences,
+        leads: daemon.leads,
+        acts: daemon.mode != Mode::Observe,
+    };
+    let judged = sight.assessment.zones.keys();
+    let names: BTreeSet<&Zone> = judged.chain(isolations.iter().filter(|i| i.active()).map(Isolation::zone)).collect();
+    let of = |zone: &Zone| {
+        let nothing = || Finding::inconclusive(vec![Gap::NoTraffic { zone: zone.clone() }]);
+        let finding = sight.assessment.zones.get(zone).cloned().unwrap_or_else(nothing);
+        let isolation = isolations.iter().find(|i| i.active() && i.zone() == zone);
+        let (guardrails, [by_itself, by_hand]) = guard::standing(&situation, zone, &scene.guard, now);
+        let (course, since) = scene.courses.get(zone).cloned().unwrap_or_default();
+        let (state, why) = match isolation {
+            Some(isolation) => out(&IsolationState::of(isolation, !situation.acts, now)),
+            None => in_rotation(zone, &finding, scene, &guardrails),
+        };
+        ZoneState {
+            zone: zone.clone(),
+            state,
+            why: bounded(&why),
+            since: isolation.map(|i| i.admitted_at().unwrap_or(i.requested_at)).or(since),
+            verdict: finding.verdict,
+            hold: holds.get(zone).map(|hold| bounded(&format!("since {:.0}: {}", hold.since, hold.why))),
+            scraped: sight.snapshot.coverage.get(zone).map(|coverage| (coverage.up, coverage.known)),
+            by_itself,
+            by_hand,
+            guardrails,
+            course,
+        }
+    };
+    names.into_iter().map(of).collect()
+}
+
+/// What is said of a zone that an isolation is about.
+fn out(isolation: &IsolationState) -> (State, String) {
+    let why = match isolation.state {
+        State::Stuck => format!("a person has to look. {}", isolation.stuck().collect::<Vec<_>>().join("; ")),
+        State::Waiting => match &isolation.refused {
+            Some(why) => format!("{why}. Asked for: {}", isolation.reason),
+            None => format!("not taken up yet. Asked for: {}", isolation.reason),
+        },
+        State::Returning => match &isolation.recovery {
+            Some(recovery) => recovery.why.clone(),
+            None => "it is being given back".to_owned(),
+        },
+        State::Isolated
+        | State::Isolating
+        | State::Healthy
+        | State::Unknown
+        | State::Suspect
+        | State::Faulty => isolation.reason.clone(),
+    };
+    (isolation.state, why)
+}
+
+/// What is said of a zone in rotation: what was seen, and why nothing is done.
+fn in_rotation(zone: &Zone, finding: &Finding, scene: &Scene, guardrails: &[GuardrailState]) -> (State, String) {
+    let state = match &finding.verdict {
+        Verdict::Healthy => return (State::Healthy, "like its peers, and like its own past".to_owned()),
+        Verdict::Inconclusive { gaps } => {
+            let gaps: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+            return (State::Unknown, gaps.join("; "));
+        }
+        Verdict::ZoneFault if finding.persistent => State::Faulty,
+        Verdict::ZoneFault
+        | Verdict::ServiceFault { .. }
+        | Verdict::InstanceFault { .. }
+        | Verdict::NodeFault { .. }
+        | Verdict::RolloutInProgress { .. }
+        | Verdict::RegionalFault
+        | Verdict::FaultElsewhere { .. } => State::Suspect,
+    };
+    let seen = super::notes::strongest(finding);
+    let decisions = decide::decide(&scene.sight.assessment, &scene.isolations, &scene.decide);
+    let decision = decisions.into_iter().find(|(of, _)| of == zone).map(|(_, decision)| decision);
+    let held = guardrails.iter().find(|it| it.ruling == overview::Ruling::Holds);
+    let why_not = match (decision, held) {
+        (Some(Decision::Hold(reason)), _) => format!(". Not isolated, as {reason}"),
+        (Some(Decision::Isolate(_)), Some(held)) => format!(". Not isolated, as {}", held.says),
+        (Some(Decision::Isolate(_)) | None, _) => String::new(),
+    };
+    (state, format!("{seen}{why_not}"))
+}
+
+/// No data is neither healthy nor zero: of a zone that can't be judged, no service is known.
+fn unknown_where_not_judged(services: &mut [ServiceState], zones: &[ZoneState]) {
+    let judged = |zone: &Zone| zones.iter().any(|it| it.zone == *zone && it.verdict.gaps().is_empty());
+    for (_, standing) in services.iter_mut().flat_map(|service| &mut service.zones).filter(|(zone, _)| !judged(zone)) {
+        if standing.compared != overview::Compared::NoTraffic {
+            standing.compared = overview::Compared::Unknown;
+        }
+    }
+}
+
+fn headline(shown: &Overview) -> Headline {
+    let observe = shown.daemon.mode == Mode::Observe;
+    let mut said: Vec<(State, String)> = Vec::new();
+    let look = &shown.prometheus;
+    if look.blind() {
+        let since = look.seen.map_or_else(|| "so far".to_owned(), |seen| format!("since {}", seen.strftime("%H:%M:%S UTC")));
+        said.push((State::Unknown, format!("Nothing can be judged {since}")));
+    }
+    for zone in shown.zones.iter().filter(|zone| zone.state != State::Healthy) {
+        if zone.state == State::Unknown && look.blind() {
+            continue;
+        }
+        said.push((zone.state, format!("{} {}", zone.zone, state_in_words(zone.state, observe))));
+    }
+    said.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+    let Some((state, _)) = said.first().cloned() else {
+        return match shown.zones.len() {
+            0 => Headline { state: State::Unknown, text: "Nothing has been judged yet".to_owned() },
+            1 => Headline { state: State::Healthy, text: format!("{} is healthy", shown.zones[0].zone) },
+            count => Headline { state: State::Healthy, text: format!("All {count} zones are healthy") },
+        };
+    };
+    let texts: Vec<String> = said.into_iter().map(|(_, text)| text).collect();
+    Headline { state, text: texts.join("; ") }
+}
+
+/// As the end of a sentence about a zone.
+const fn state_in_words(state: State, observe: bool) -> &'static str {
+    match (state, observe) {
+        (State::Healthy, _) => "is healthy",
+        (State::Unknown, _) => "can't be judged",
+        (State::Suspect, _) => "is suspect",
+        (State::Returning, false) => "is coming back",
+        (State::Returning, true) => "would be coming back",
+        (State::Isolated, false) => "is isolated",
+        (State::Isolated | State::Isolating, true) => "would be isolated",
+        (State::Isolating, false) => "is being isolated",
+        (State::Faulty, _) => "alone is worse, and is in rotation",
+        (State::Waiting, _) => "waits: its isolation was asked for, and has not begun",
+        (State::Stuck, _) => "has a step that is stuck: a person has to look",
+    }
+}
