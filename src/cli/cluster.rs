@@ -129,6 +129,11 @@ impl Eyes {
         })
     }
 
+    /// This replica's name, and whether it is the one that acts.
+    pub(super) fn replica(&self, hands: &Hands) -> (String, Leadership) {
+        (self.identity.clone(), hands.leadership.clone())
+    }
+
     pub(super) fn where_it_acts(&self, mode: Mode) -> String {
         let acting = self.cluster.as_ref().filter(|_| mode != Mode::Observe);
         acting.map_or_else(String::new, |(client, _)| {

@@ -1,4 +1,5 @@
-//! What the daemon says of itself: `/healthz`, `/readyz`, `/metrics`, and whether its journal can be written.
+//! What the daemon says of itself: `/healthz`, `/readyz`, `/metrics`, the status page, and whether its journal can be
+//! written.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -7,9 +8,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::shown::{self, Shown};
 use crate::audit::Journal;
-use crate::domain::{CycleLength, Event, Isolation, Pause, Record, Snapshot};
+use crate::domain::{CycleLength, Event, Isolation, Overview, Pause, Record, Snapshot};
 use crate::ports::{AuditError, AuditSink, Notifier};
+use crate::report;
 use crate::serve::Status;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
@@ -29,6 +32,7 @@ impl AuditSink for CountingSink {
         self.status.recorded(written.as_ref().err(), record.time);
         written?;
         self.status.metrics.record(event);
+        self.status.shown.record(&record);
         self.notifiers.iter().for_each(|notifier| notifier.notify(&record));
         Ok(())
     }
@@ -50,7 +54,7 @@ impl CountingSink {
     }
 }
 
-/// What `/healthz`, `/readyz` and `/metrics` say.
+/// What `/healthz`, `/readyz`, `/metrics` and the status page say.
 pub(super) struct DaemonStatus {
     pub metrics: Metrics,
     /// What is carried out, where something is.
@@ -64,6 +68,7 @@ pub(super) struct DaemonStatus {
     /// Since when nothing can be put on record, and why.
     unrecorded: Mutex<Option<(Timestamp, String)>>,
     slack_s: i64,
+    pub shown: Shown,
 }
 
 impl DaemonStatus {
@@ -79,7 +84,14 @@ impl DaemonStatus {
             sight: Mutex::new(Err("no cycle has been judged yet".to_owned())),
             unrecorded: Mutex::default(),
             slack_s,
+            shown: Shown::new(settings),
         }
+    }
+
+    fn all(&self) -> Overview {
+        let unrecorded = self.unrecorded().map(|(since, why)| format!("{why} (since {since:.0})"));
+        let hung = self.alive().err();
+        self.shown.overview(self.isolations.get(), self.pause.get(), (unrecorded, hung))
     }
 
     pub(super) fn turned(&self, now: Timestamp, cycle: CycleLength) {
@@ -137,5 +149,17 @@ impl Status for DaemonStatus {
             self.metrics.paused(!pause.borrow().is_off());
         }
         self.metrics.encode()
+    }
+
+    fn page(&self, filter: &str) -> String {
+        report::status::html(&self.all(), filter)
+    }
+
+    fn policy(&self) -> String {
+        shown::policy()
+    }
+
+    fn overview(&self) -> String {
+        serde_json::to_string_pretty(&self.all()).unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()))
     }
 }

@@ -22,6 +22,7 @@ mod report;
 mod restore;
 mod run;
 mod schema;
+mod shown;
 mod status;
 
 pub use check_cluster::needed_rights;

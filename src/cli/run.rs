@@ -110,6 +110,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     if let Some(hands) = &hands {
         let _only_here = status.isolations.set(hands.isolations.clone());
         let _only_here = status.pause.set(hands.pause.clone());
+        let _only_here = status.shown.replica.set(eyes.replica(hands));
     }
     let executor = hands.as_mut().and_then(|hands| hands.executor.take());
     let store: Arc<dyn IsolationStore> = match &hands {
@@ -188,6 +189,7 @@ impl Daemon {
         }
         let mut pipeline = self.pipeline();
         self.refill(&mut pipeline).await;
+        self.status.shown.cycle(None, self.observer.cycle().seconds());
         loop {
             let cycle = self.observer.cycle();
             let now = super::now();
@@ -335,6 +337,7 @@ impl Daemon {
             self.judge(pipeline, snapshot, due).await?;
         }
         self.report_usage();
+        self.status.shown.cycle(pipeline.scene(), cycle.seconds());
         if let Some(newest) = snapshots.last() {
             self.status.saw(newest);
         }
@@ -374,18 +377,21 @@ impl Daemon {
     /// One cycle of judgement; in observe mode, of rehearsed isolations too. Without the store or the journal nothing is
     /// decided.
     async fn judge(&mut self, pipeline: &mut Pipeline, snapshot: &Snapshot, due: Timestamp) -> anyhow::Result<()> {
-        match pipeline.tick(&mut self.observer, snapshot, due).await {
-            Ok(()) => {}
+        let trouble = match pipeline.tick(&mut self.observer, snapshot, due).await {
+            Ok(()) => None,
             Err(error @ (TickError::Store(_) | TickError::Audit(_))) => {
                 self.status.metrics.failed_cycle();
                 tracing::error!("nothing is decided in this cycle: {error}");
+                Some(format!("nothing was decided in the newest cycle: {error}"))
             }
-        }
+        };
+        self.status.shown.trouble(trouble);
         if let Some(rehearsal) = &mut self.rehearsal {
             match rehearsal.run_until_idle(due).await {
                 Ok(()) | Err(AdvanceError::Audit(_)) => {}
                 Err(error @ (AdvanceError::Store(_) | AdvanceError::Illegal(_))) => return Err(error.into()),
             }
+            self.status.shown.rehearsed(self.store.list().await.unwrap_or_default());
         }
         Ok(())
     }

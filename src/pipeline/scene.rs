@@ -44,8 +44,8 @@ pub struct Surroundings {
     pub daemon: DaemonState,
     pub url: String,
     pub cycle_s: i64,
-    /// Newer than the scene's, where somebody has them.
-    pub isolations: Option<Vec<Isolation>>,
+    /// What of the scene's somebody knows newer, or knows of beside them.
+    pub isolations: Vec<Isolation>,
     pub pause: Option<Pause>,
     /// The newest first.
     pub records: Vec<Entry>,
@@ -105,7 +105,7 @@ pub fn overview(scene: Option<&Scene>, around: Surroundings, now: Timestamp) -> 
         records,
     };
     if let Some(scene) = scene {
-        let isolations = isolations.as_ref().unwrap_or(&scene.isolations);
+        let isolations = &newest(&scene.isolations, isolations);
         let pause = pause.as_ref().unwrap_or(&scene.pause);
         let snapshot = &scene.sight.snapshot;
         look.cycle = Some(snapshot.time);
@@ -121,6 +121,18 @@ pub fn overview(scene: Option<&Scene>, around: Surroundings, now: Timestamp) -> 
     shown.prometheus = look;
     shown.headline = headline(&shown);
     shown
+}
+
+/// A scene is of its cycle; what is carried out meanwhile is known to who does.
+fn newest(of_cycle: &[Isolation], known: Vec<Isolation>) -> Vec<Isolation> {
+    let mut isolations = of_cycle.to_vec();
+    for isolation in known {
+        match isolations.iter_mut().find(|it| it.id == isolation.id && it.zone() == isolation.zone()) {
+            Some(older) => *older = isolation,
+            None => isolations.push(isolation),
+        }
+    }
+    isolations
 }
 
 fn ledger(isolations: &[Isolation], rehearsal: bool, now: Timestamp) -> Vec<IsolationState> {

@@ -34,7 +34,10 @@ pub(super) fn card(story: &Story, end: Timestamp) -> Markup {
             }
             p.sentence { (record.message) }
             dl.facts { (facts(story, end)) }
-            @if !record.evidence.is_empty() { (evidence(story)) }
+            @if !record.evidence.is_empty() { (evidence(&record.evidence)) }
+            @if story.more_evidence > 0 {
+                p.quiet { "And " (words::count(story.more_evidence, "weaker piece", "weaker pieces")) " of evidence." }
+            }
             @if !story.figures.is_empty() {
                 (plot::legend(&story.figures))
                 div.figures { @for figure in &story.figures { (plot::figure(figure)) } }
@@ -73,19 +76,18 @@ fn facts(story: &Story, end: Timestamp) -> Markup {
     }
 }
 
-fn evidence(story: &Story) -> Markup {
+/// What was seen, in numbers.
+pub(super) fn evidence(items: &[Evidence]) -> Markup {
     html! {
-        div.wide { table.evidence {
+        div.wide tabindex="0" role="region" aria-label="Evidence in numbers" { table.evidence {
             thead { tr {
-                th { "service" } th { "what" } th.number { "seen" } th.number { "expected" }
-                th.number { "difference, 95 %" } th.number { "requests: zone, peers" } th.number { "window" }
-                th.number { "odds of chance" }
+                th scope="col" { "service" } th scope="col" { "what" } th.number scope="col" { "seen" }
+                th.number scope="col" { "expected" } th.number scope="col" { "difference, 95 %" }
+                th.number scope="col" { "requests: zone, peers" } th.number scope="col" { "window" }
+                th.number scope="col" { "odds of chance" }
             } }
-            tbody { @for item in &story.record.evidence { (row(item)) } }
+            tbody { @for item in items { (row(item)) } }
         } }
-        @if story.more_evidence > 0 {
-            p.quiet { "And " (words::count(story.more_evidence, "weaker piece", "weaker pieces")) " of evidence." }
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::figure::{Figure, Measure};
 use super::story::{BEFORE, Kind, Stories, Story};
-use super::timeline::{Sign, Timeline};
+use super::timeline::{Out, Sign, Timeline};
 use super::{About, Report};
 use crate::domain::{Event, Evidence, Gap, Record, Sight, Verdict, Zone};
 
@@ -61,6 +61,12 @@ impl Collector {
     pub fn finish(mut self, summary: Record) -> Report {
         std::mem::take(&mut self.suspects).into_values().for_each(|story| self.stories.tell(story, self.about.cycle));
         self.stories.sort();
+        let isolated = self.stories.of(&[Kind::Isolated]).into_iter();
+        let out = |story: &Story| {
+            let (zone, from) = (story.record.zone.clone()?, story.record.time);
+            Some(Out { zone, from, until: story.ended, said: "would be isolated" })
+        };
+        self.timeline.outs = isolated.filter_map(out).collect();
         Report { about: self.about, summary, timeline: self.timeline, stories: self.stories }
     }
 

@@ -37,6 +37,9 @@ pub(super) enum Unit {
     Share,
     Milliseconds,
     PerSecond,
+    /// A difference of shares, and one of factors.
+    Points,
+    Times,
 }
 
 impl Unit {
@@ -47,6 +50,8 @@ impl Unit {
             Self::Milliseconds if step >= 1000.0 || value >= 10_000.0 => (value / 1000.0, step / 1000.0, " s"),
             Self::Milliseconds => (value, step, " ms"),
             Self::PerSecond => (value, step, "/s"),
+            Self::Points => (100.0 * value, 100.0 * step, " points"),
+            Self::Times => (value, step, "×"),
         };
         let whole = |decimals: &usize| {
             let scaled = step * 10_f64.powi(*decimals as i32);
@@ -59,7 +64,8 @@ impl Unit {
     /// The smallest top of an axis: below it curves would only show noise.
     const fn least(self) -> f64 {
         match self {
-            Self::Share => 0.01,
+            Self::Share | Self::Points => 0.01,
+            Self::Times => 0.1,
             Self::Milliseconds | Self::PerSecond => 1.0,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::domain::overview::Series;
 use crate::domain::{Calls, Cell, CycleLength, Evidence, Histogram, ServiceId, Sight, Signal, Snapshot, Vantage, Zone};
 
 /// More zones than this are not told apart by eye.
@@ -27,6 +28,8 @@ pub(super) enum Measure {
     Traffic(CycleLength),
     /// Share of known proxies that were scraped.
     Scraped,
+    /// How much more of a signal than expected, as the detector saw it.
+    Excess(Signal),
 }
 
 impl Measure {
@@ -56,6 +59,8 @@ impl Measure {
                 (!snapshot.cells.is_empty()).then(|| served / cycle.as_secs_f64())
             }
             Self::Scraped => snapshot.coverage.get(zone).map(|coverage| coverage.share()),
+            // No snapshot alone tells.
+            Self::Excess(_) => None,
         }
     }
 }
@@ -139,6 +144,22 @@ impl Figure {
         let (service, zone) = (service.cloned(), zone.cloned());
         let points = Vec::new();
         Self { measure, service, zone, expected: None, over_ms: None, moment, judged_from: None, points }.filled(past)
+    }
+
+    /// What the detector itself has seen of a piece of evidence, cycle by cycle.
+    pub fn of_series(series: &Series) -> Self {
+        let item = &series.evidence;
+        let moment = series.excess.last().map_or(Timestamp::UNIX_EPOCH, |(time, _)| *time);
+        Self {
+            measure: Measure::Excess(item.signal),
+            service: item.service.clone(),
+            zone: Some(series.zone.clone()),
+            expected: None,
+            over_ms: None,
+            moment,
+            judged_from: Some(moment - item.window.signed()),
+            points: series.excess.clone(),
+        }
     }
 
     fn filled(mut self, past: &[Arc<Sight>]) -> Self {

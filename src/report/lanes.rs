@@ -5,7 +5,6 @@ use maud::{Markup, PreEscaped, html};
 
 use super::draw::{Scale, Unit, path, px, time_axis, time_ticks, value_axis};
 use super::figure::MOST_ZONES;
-use super::story::{Kind, Stories};
 use super::timeline::{Bin, Judged, Mark, Sign, Timeline};
 use super::words;
 use crate::domain::{Calls, Zone};
@@ -20,7 +19,7 @@ const TRAFFIC: (f64, f64) = (120.0, 150.0);
 const JUDGED: (f64, f64) = (156.0, 161.0);
 const LANE: f64 = 196.0;
 
-pub(super) fn timeline(timeline: &Timeline, stories: &Stories) -> Markup {
+pub(super) fn timeline(timeline: &Timeline) -> Markup {
     let height = LANE * timeline.zones.len() as f64;
     let x = Scale::time(timeline.start, timeline.end, (LEFT, RIGHT));
     let bins = || timeline.zones.values().flatten();
@@ -42,7 +41,7 @@ pub(super) fn timeline(timeline: &Timeline, stories: &Stories) -> Markup {
                     g transform=(format!("translate(0 {})", LANE * at as f64)) {
                         text.zone x="0" y="12" { (zone) }
                         text.tick x=(px(RIGHT)) y="12" text-anchor="end" { (words::lane(bins, timeline.part)) }
-                        (isolations(&x, zone, stories, timeline.end))
+                        (isolations(&x, zone, timeline))
                         (unjudged(&x, timeline, bins))
                         (time_axis(&x, &times, (FAILED.0, JUDGED.1)))
                         (strip(&x, &failed, FAILED, |top| html! {
@@ -112,12 +111,12 @@ fn runs<T: PartialEq>(bins: &[Bin], of: impl Fn(&Bin) -> T) -> Vec<(T, usize, us
 
 fn verdicts(x: &Scale, timeline: &Timeline, bins: &[Bin]) -> Markup {
     html! {
-        @for (judged, from, to) in runs(bins, Bin::judged) {
+        @for (judged, from, to) in runs(bins, Bin::judged).into_iter().filter(|run| run.0 != Judged::Never) {
             @let (left, right) = (x.at_time(edge(timeline, from)), x.at_time(edge(timeline, to)));
             @let (class, said) = match judged {
                 Judged::Healthy => ("healthy", "like its peers"),
                 Judged::Worse => ("worse", "worse than its peers or its past"),
-                Judged::Not => ("unknown", "not judged"),
+                Judged::Not | Judged::Never => ("unknown", "not judged"),
             };
             rect class=(class) x=(px(left)) width=(px((right - left).max(1.0))) y=(px(JUDGED.0))
                 height=(px(JUDGED.1 - JUDGED.0)) {
@@ -137,13 +136,12 @@ fn unjudged(x: &Scale, timeline: &Timeline, bins: &[Bin]) -> Markup {
     }
 }
 
-fn isolations(x: &Scale, zone: &Zone, stories: &Stories, end: Timestamp) -> Markup {
-    let of_zone = stories.of(&[Kind::Isolated]).into_iter().filter(|story| story.record.zone.as_ref() == Some(zone));
+fn isolations(x: &Scale, zone: &Zone, timeline: &Timeline) -> Markup {
     html! {
-        @for story in of_zone {
-            @let (left, right) = (x.at_time(story.record.time), x.at_time(story.ended.unwrap_or(end)));
+        @for out in timeline.outs.iter().filter(|out| out.zone == *zone) {
+            @let (left, right) = (x.at_time(out.from), x.at_time(out.until.unwrap_or(timeline.end)));
             rect.isolated x=(px(left)) width=(px((right - left).max(1.5))) y=(px(FAILED.0))
-                height=(px(JUDGED.1 - FAILED.0)) { title { "would be isolated" } }
+                height=(px(JUDGED.1 - FAILED.0)) { title { (out.said) } }
         }
     }
 }

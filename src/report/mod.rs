@@ -14,6 +14,7 @@ mod figure;
 mod lanes;
 mod page;
 mod plot;
+pub mod status;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::domain::{Gap, Zone};
 /// Gaps that are shown at first sight.
 const MOST_GAPS: usize = 12;
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 /// Nothing from elsewhere, and nothing that runs: what the page says of itself, the browser enforces.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -36,7 +36,7 @@ pub(super) fn html(report: &Report) -> String {
                     section aria-labelledby="timeline" {
                         h2 #timeline { "The whole stretch" }
                         @if report.timeline.zones.is_empty() { p.quiet { "No zone was seen." } }
-                        @else { (lanes::timeline(&report.timeline, &report.stories)) }
+                        @else { (lanes::timeline(&report.timeline)) }
                     }
                     section aria-labelledby="decisions" { h2 #decisions { "Decisions" } (decisions(report)) }
                     section aria-labelledby="held" { h2 #held { "What was held back, and why" } (held(report)) }
@@ -131,7 +131,7 @@ fn zones(report: &Report) -> String {
 }
 
 /// `a, b and c`.
-fn listed(names: impl IntoIterator<Item = String>) -> String {
+pub(super) fn listed(names: impl IntoIterator<Item = String>) -> String {
     let names: Vec<String> = names.into_iter().collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::draw::{Scale, Unit, path, px, time_axis, time_ticks, value_axis};
 use super::figure::{Figure, Measure};
 use super::words;
-use crate::domain::Zone;
+use crate::domain::{Signal, Zone};
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 196.0;
@@ -21,6 +21,8 @@ pub(super) const fn unit(measure: &Measure) -> Unit {
         Measure::Failed(_) | Measure::Slower(_) | Measure::Scraped => Unit::Share,
         Measure::Quantile(_) => Unit::Milliseconds,
         Measure::Traffic(_) => Unit::PerSecond,
+        Measure::Excess(Signal::Latency) => Unit::Times,
+        Measure::Excess(_) => Unit::Points,
     }
 }
 

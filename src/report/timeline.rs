@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::figure::{MOST_ZONES, zones};
+use crate::domain::overview::{self, Moment};
 use crate::domain::{Calls, CycleLength, Sight, Verdict, Zone};
 
 /// Parts of the stretch.
@@ -28,11 +29,15 @@ pub(super) enum Judged {
     Healthy,
     Worse,
     Not,
+    /// Nobody was there to judge it.
+    Never,
 }
 
 impl Bin {
     pub const fn judged(&self) -> Judged {
-        if self.worse > 0 {
+        if self.cycles == 0 && self.served.total + self.called.total > 0.0 {
+            Judged::Never
+        } else if self.worse > 0 {
             Judged::Worse
         } else if 2 * self.unjudged >= self.cycles {
             Judged::Not
@@ -67,6 +72,16 @@ pub(super) struct Mark {
     pub count: usize,
 }
 
+/// A while in which a zone was out of rotation, or would have been.
+#[derive(Debug, Clone)]
+pub(super) struct Out {
+    pub zone: Zone,
+    pub from: Timestamp,
+    /// None while it lasts.
+    pub until: Option<Timestamp>,
+    pub said: &'static str,
+}
+
 #[derive(Debug)]
 pub(super) struct Timeline {
     pub start: Timestamp,
@@ -76,6 +91,7 @@ pub(super) struct Timeline {
     pub zones: BTreeMap<Zone, Vec<Bin>>,
     /// By zone (none: all of them), place and sign.
     pub marks: BTreeMap<(Option<Zone>, usize, Sign), Mark>,
+    pub outs: Vec<Out>,
     bins: usize,
 }
 
@@ -85,7 +101,8 @@ impl Timeline {
         let cycles_a_part = (cycles + MOST_BINS - 1) / MOST_BINS;
         let bins = (cycles + cycles_a_part - 1) / cycles_a_part;
         let part = SignedDuration::from_secs(cycle.seconds() * cycles_a_part);
-        Self { start, end, part, zones: BTreeMap::new(), marks: BTreeMap::new(), bins: bins as usize }
+        let (zones, marks) = (BTreeMap::new(), BTreeMap::new());
+        Self { start, end, part, zones, marks, outs: Vec::new(), bins: bins as usize }
     }
 
     fn bin(&self, time: Timestamp) -> usize {
@@ -122,6 +139,24 @@ impl Timeline {
                 bin.called += cell.called;
             }
         }
+    }
+
+    /// Takes in one zone's cycle.
+    pub fn add_moment(&mut self, zone: &Zone, moment: &Moment) {
+        let at = self.bin(moment.time);
+        if self.zones.len() >= MOST_ZONES && !self.zones.contains_key(zone) {
+            return;
+        }
+        let bins = self.zones.entry(zone.clone()).or_insert_with(|| vec![Bin::default(); self.bins]);
+        let bin = &mut bins[at];
+        match moment.judged {
+            overview::Judged::Healthy => bin.cycles += 1,
+            overview::Judged::Worse => (bin.cycles, bin.worse) = (bin.cycles + 1, bin.worse + 1),
+            overview::Judged::Not => (bin.cycles, bin.unjudged) = (bin.cycles + 1, bin.unjudged + 1),
+            overview::Judged::Past => {}
+        }
+        bin.served += moment.served;
+        bin.called += moment.called;
     }
 
     pub fn mark(&mut self, zone: Option<&Zone>, sign: Sign, time: Timestamp, story: Option<usize>) {

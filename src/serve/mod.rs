@@ -1,15 +1,21 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! `/healthz`, `/readyz`, `/metrics`, and what people look at: the status page at `/`, and `/status.json`.
+//!
+//! All of it only tells: nothing can be changed from here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use std::time::{Duration, Instant};
+
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -42,15 +48,66 @@ pub trait Status: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// In the Prometheus text format.
     fn metrics(&self) -> String;
+    /// How things stand, as a page with those services alone whose name holds the filter.
+    fn page(&self, filter: &str) -> String;
+    /// What the page may load and run, as a Content-Security-Policy.
+    fn policy(&self) -> String;
+    /// The same facts for programs.
+    fn overview(&self) -> String;
+}
+
+/// However often it is asked for, the same view is not made more often than this.
+const MADE_EVERY: Duration = Duration::from_secs(1);
+/// Of a filter, in bytes.
+const LONGEST_FILTER: usize = 200;
+
+/// A view that was made lately. One is made at a time.
+#[derive(Default)]
+struct Made(Mutex<Option<(Instant, View, Arc<str>)>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum View {
+    Page { filter: String },
+    Json,
+}
+
+#[derive(Clone)]
+struct Shared {
+    status: Arc<dyn Status>,
+    made: Arc<Made>,
+}
+
+impl Shared {
+    /// Made beside the tasks of the runtime, as a large mesh takes a while.
+    async fn view(&self, view: View) -> Result<Arc<str>, StatusCode> {
+        let mut made = self.made.0.lock().await;
+        if let Some((at, known, text)) = &*made
+            && *known == view
+            && at.elapsed() < MADE_EVERY
+        {
+            return Ok(Arc::clone(text));
+        }
+        let (status, wanted) = (Arc::clone(&self.status), view.clone());
+        let making = tokio::task::spawn_blocking(move || match wanted {
+            View::Page { filter } => status.page(&filter),
+            View::Json => status.overview(),
+        });
+        let text: Arc<str> = making.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.into();
+        *made = Some((Instant::now(), view, Arc::clone(&text)));
+        Ok(text)
+    }
 }
 
 /// Serves until cancelled.
 pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, stop: CancellationToken) -> std::io::Result<()> {
+    let shared = Shared { status, made: Arc::default() };
     let router = Router::new()
-        .route("/healthz", get(|State(status): State<Arc<dyn Status>>| async move { answer(status.alive()) }))
-        .route("/readyz", get(|State(status): State<Arc<dyn Status>>| async move { answer(status.ready()) }))
+        .route("/", get(page))
+        .route("/status.json", get(overview))
+        .route("/healthz", get(|State(shared): State<Shared>| async move { answer(shared.status.alive()) }))
+        .route("/readyz", get(|State(shared): State<Shared>| async move { answer(shared.status.ready()) }))
         .route("/metrics", get(metrics))
-        .with_state(status);
+        .with_state(shared);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -61,6 +118,42 @@ fn answer(result: Result<(), String>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(status): State<Arc<dyn Status>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], status.metrics())
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shared.status.metrics())
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Asked {
+    #[serde(default)]
+    service: String,
+}
+
+async fn page(State(shared): State<Shared>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let mut filter = asked.map_or_else(|_| String::new(), |Query(asked)| asked.service);
+    filter.truncate(filter.floor_char_boundary(LONGEST_FILTER));
+    let policy = shared.status.policy();
+    match shared.view(View::Page { filter }).await {
+        Ok(page) => (told("text/html; charset=utf-8", policy), page.to_string()).into_response(),
+        Err(status) => status.into_response(),
+    }
+}
+
+async fn overview(State(shared): State<Shared>) -> Response {
+    match shared.view(View::Json).await {
+        Ok(text) => (told("application/json", "default-src 'none'".to_owned()), text.to_string()).into_response(),
+        Err(status) => status.into_response(),
+    }
+}
+
+/// A view is kept by nobody, shown in nobody's frame, and taken for nothing else than it is.
+fn told(kind: &'static str, policy: String) -> [(HeaderName, String); 7] {
+    [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::X_FRAME_OPTIONS, "DENY".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin".to_owned()),
+    ]
 }
