@@ -110,7 +110,7 @@ fn value(
             let age = now.duration_since(situation.snapshot.time).max(SignedDuration::ZERO).as_secs();
             format!("{age} s old, and up to {} will do", settings.stale_after)
         }
-        "no_fault" => "it alone is worse, for long enough".to_owned(),
+        "no_fault" => "it alone is worse".to_owned(),
         "operator_hold" => "no person holds it".to_owned(),
         "blocked_window" => format!("none is open, of {}", settings.blocked_windows.len()),
         "planned_maintenance" if settings.silences.is_none() => "no Alertmanager is asked (guard.silences)".to_owned(),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Pipeline;
 use crate::decide;
 use crate::domain::overview::{
-    self, DaemonState, Entry, GuardrailState, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState,
+    self, Answer, DaemonState, Entry, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState,
     State, ZoneState, bounded,
 };
 use crate::domain::{
@@ -161,16 +161,22 @@ fn zones(
         acts: daemon.mode != Mode::Observe,
     };
     let judged = sight.assessment.zones.keys();
+    let decisions: BTreeMap<Zone, Decision> =
+        decide::decide(&sight.assessment, isolations, &scene.decide).into_iter().collect();
     let names: BTreeSet<&Zone> = judged.chain(isolations.iter().filter(|i| i.active()).map(Isolation::zone)).collect();
     let of = |zone: &Zone| {
         let nothing = || Finding::inconclusive(vec![Gap::NoTraffic { zone: zone.clone() }]);
         let finding = sight.assessment.zones.get(zone).cloned().unwrap_or_else(nothing);
         let isolation = isolations.iter().find(|i| i.active() && i.zone() == zone);
-        let (guardrails, [by_itself, by_hand]) = guard::standing(&situation, zone, &scene.guard, now);
+        let (guardrails, [mut by_itself, by_hand]) = guard::standing(&situation, zone, &scene.guard, now);
         let (course, since) = scene.courses.get(zone).cloned().unwrap_or_default();
+        // What guardrails would let pass may not be wished for yet.
+        if let (Some(Decision::Hold(reason)), true) = (decisions.get(zone), by_itself.admitted) {
+            by_itself = Answer { admitted: false, why: Some(bounded(&reason.to_string())), ..Answer::default() };
+        }
         let (state, why) = match isolation {
             Some(isolation) => out(&IsolationState::of(isolation, !situation.acts, now)),
-            None => in_rotation(zone, &finding, scene, &guardrails),
+            None => in_rotation(&finding, &by_itself),
         };
         ZoneState {
             zone: zone.clone(),
@@ -212,7 +218,7 @@ fn out(isolation: &IsolationState) -> (State, String) {
 }
 
 /// What is said of a zone in rotation: what was seen, and why nothing is done.
-fn in_rotation(zone: &Zone, finding: &Finding, scene: &Scene, guardrails: &[GuardrailState]) -> (State, String) {
+fn in_rotation(finding: &Finding, by_itself: &Answer) -> (State, String) {
     let state = match &finding.verdict {
         Verdict::Healthy => return (State::Healthy, "like its peers, and like its own past".to_owned()),
         Verdict::Inconclusive { gaps } => {
@@ -229,14 +235,7 @@ fn in_rotation(zone: &Zone, finding: &Finding, scene: &Scene, guardrails: &[Guar
         | Verdict::FaultElsewhere { .. } => State::Suspect,
     };
     let seen = super::notes::strongest(finding);
-    let decisions = decide::decide(&scene.sight.assessment, &scene.isolations, &scene.decide);
-    let decision = decisions.into_iter().find(|(of, _)| of == zone).map(|(_, decision)| decision);
-    let held = guardrails.iter().find(|it| it.ruling == overview::Ruling::Holds);
-    let why_not = match (decision, held) {
-        (Some(Decision::Hold(reason)), _) => format!(". Not isolated, as {reason}"),
-        (Some(Decision::Isolate(_)), Some(held)) => format!(". Not isolated, as {}", held.says),
-        (Some(Decision::Isolate(_)) | None, _) => String::new(),
-    };
+    let why_not = by_itself.why.as_ref().map_or_else(String::new, |why| format!(". Not isolated, as {why}"));
     (state, format!("{seen}{why_not}"))
 }
 

@@ -50,7 +50,7 @@ impl Unit {
             Self::Milliseconds if step >= 1000.0 || value >= 10_000.0 => (value / 1000.0, step / 1000.0, " s"),
             Self::Milliseconds => (value, step, " ms"),
             Self::PerSecond => (value, step, "/s"),
-            Self::Points => (100.0 * value, 100.0 * step, " points"),
+            Self::Points => (100.0 * value, 100.0 * step, " pt"),
             Self::Times => (value, step, "×"),
         };
         let whole = |decimals: &usize| {

@@ -72,6 +72,8 @@ pub(super) fn figure(figure: &Figure) -> Markup {
     };
     let moment = x.at_time(figure.moment);
     let caption = words::caption(figure);
+    // At the right edge there is room on the left alone.
+    let anchor = if moment > RIGHT - 30.0 { "end" } else { "middle" };
     html! {
         figure {
             figcaption { (caption) }
@@ -84,7 +86,7 @@ pub(super) fn figure(figure: &Figure) -> Markup {
                 (value_axis(&y, &ticks, (LEFT, RIGHT)))
                 (time_axis(&x, &time_ticks(*start, *end, 6), (TOP, BOTTOM)))
                 line.moment x1=(px(moment)) x2=(px(moment)) y1=(px(TOP)) y2=(px(BOTTOM)) {}
-                text.tick.strong x=(px(moment)) y=(px(TOP - 6.0)) text-anchor="middle" {
+                text.tick.strong x=(px(moment)) y=(px(TOP - 6.0)) text-anchor=(anchor) {
                     (figure.moment.strftime("%H:%M:%S"))
                 }
                 // The zone concerned comes first, and is drawn last.

@@ -113,7 +113,8 @@ pub(super) fn caption(figure: &Figure) -> String {
         Measure::Quantile(share) if (*share - 0.5).abs() < 1e-9 => "median duration, estimated".to_owned(),
         Measure::Quantile(share) => format!("p{:.0} of durations, estimated", 100.0 * share),
         Measure::Traffic(_) => "requests answered per second".to_owned(),
-        Measure::Excess(of) => format!("{}: how much more than expected", signal(*of)),
+        Measure::Excess(Signal::Latency) => "latency: how many times the usual more than expected".to_owned(),
+        Measure::Excess(of) => format!("{}: percentage points more than expected", signal(*of)),
         Measure::Scraped => return "share of proxies that were scraped".to_owned(),
     };
     format!("{}: {what}", service(figure.service.as_ref()))

@@ -41,6 +41,7 @@ mod istio;
 mod istiod;
 mod live;
 mod notify;
+mod page;
 mod pause;
 mod probes;
 mod reclassification;

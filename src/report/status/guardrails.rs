@@ -28,7 +28,7 @@ fn row(guardrail: &GuardrailState, zones: &[ZoneState]) -> Markup {
     html! { tr {
         th scope="row" {
             (words::plain(&guardrail.name))
-            @if guardrail.overridable { br; span.quiet { "can be overridden" } }
+            @if guardrail.overridable { " " span.quiet { "can be overridden" } }
         }
         @if same { (cell(guardrail, cells.len())) } @else { @for it in &cells { (cell(it, 1)) } }
     } }

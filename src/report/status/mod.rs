@@ -88,7 +88,7 @@ fn header(overview: &Overview) -> Markup {
                 }))
             }
             @if daemon.paused.is_some() { (tile("paused", "yes", html! { "nothing begins" })) }
-            @else { (tile("paused", "no", html! { "`zoneward pause` does" })) }
+            @else { (tile("paused", "no", html! { "what is decided is done" })) }
             @match look.seen {
                 Some(seen) => (tile("last look at Prometheus", &format!("{} ago", super::words::between(seen, now)), cycle)),
                 None => (tile("last look at Prometheus", "none yet", cycle))
@@ -136,9 +136,9 @@ fn sections(overview: &Overview, filter: &str) -> Markup {
     };
     let all = [
         ("zones", "Zones", zones::cards(overview)),
+        ("isolations", "Isolations", ledger::isolations(overview)),
         ("hour", "The last hour", zones::hour(overview)),
         ("evidence", "Evidence", zones::evidence(overview)),
-        ("isolations", "Isolations", ledger::isolations(overview)),
         ("services", "Services by zone", services::services(overview, filter)),
         ("guardrails", "Guardrails", guardrails::table(overview)),
         ("records", "Recent decisions", records(&overview.records, overview)),
