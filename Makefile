@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit simulate crash drain e2e parts demo evaluate deny
+.PHONY: image test lint unit simulate crash drain e2e parts demo page evaluate deny
 
 test: parts lint unit
 
@@ -42,6 +42,12 @@ image:
 
 demo:
 	cargo run --locked --release -- demo
+
+# The status page in each state, to be looked at in a browser: narrow and wide, light and dark, with the keyboard alone.
+PAGES ?= target/pages
+page:
+	ZONEWARD_PAGES=$(PAGES) cargo test --locked --test it -- page::
+	@ls $(PAGES)/*.html
 
 # How well the detector does, on made-up meshes: `make evaluate EVALUATE="--seeds 6 --families 'severe*' --details"`.
 evaluate:

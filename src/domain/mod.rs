@@ -23,8 +23,8 @@ pub use failures::FailureClasses;
 pub use isolation::{
     Admission, Effect, Isolation, IsolationSpec, OperatorHold, Origin, Receipt, Residual, Share, StepName, StepState,
 };
-pub use overview::Overview;
 pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, Snapshot};
+pub use overview::Overview;
 pub use pause::Pause;
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
 pub use record::{Event, Record};

@@ -151,8 +151,9 @@ pub enum Ruling {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Moment {
     pub time: Timestamp,
-    pub served: Calls,
-    pub called: Calls,
+    /// Requests that its servers answered, and calls that its clients made; nothing where nothing was seen.
+    pub served: Option<Calls>,
+    pub called: Option<Calls>,
     pub judged: Judged,
 }
 

@@ -58,11 +58,7 @@ fn held(guardrail: &Guardrail, reason: &HoldReason) -> Answer {
     }
 }
 
-fn state(
-    guardrail: &Guardrail,
-    [own, by_hand]: &[Outcome; 2],
-    value: impl Fn() -> Option<String>,
-) -> GuardrailState {
+fn state(guardrail: &Guardrail, [own, by_hand]: &[Outcome; 2], value: impl Fn() -> Option<String>) -> GuardrailState {
     let (ruling, says) = match own {
         Outcome::Passed | Outcome::Overridden(_) => (Ruling::Passes, value().unwrap_or_else(|| "–".to_owned())),
         Outcome::Held(reason) => (Ruling::Holds, bounded(&reason.to_string())),

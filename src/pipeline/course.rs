@@ -54,14 +54,17 @@ impl Course {
                 self.moments.insert((*zone).clone(), VecDeque::new());
             }
         }
+        // No data is not zero.
+        let seen = snapshot.global_gaps().next().is_none();
         for (zone, moments) in &mut self.moments {
-            let (served, called) = sums.get(zone).copied().unwrap_or_default();
+            let (served, called) = seen.then(|| sums.get(zone).copied().unwrap_or_default()).unzip();
             moments.push_back(Moment { time: snapshot.time, served, called, judged: judged(zone) });
             let over = moments.len().saturating_sub(self.cycles);
             moments.drain(..over);
         }
         // A zone that is gone for all that time is gone.
-        self.moments.retain(|_, moments| moments.iter().any(|it| it.served.total + it.called.total > 0.0));
+        let busy = |calls: Option<Calls>| calls.is_some_and(|calls| calls.total > 0.0);
+        self.moments.retain(|_, moments| moments.iter().any(|it| busy(it.served) || busy(it.called)));
     }
 
     pub fn of(&self, zone: &Zone) -> Vec<Moment> {

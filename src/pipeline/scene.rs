@@ -8,12 +8,10 @@ use jiff::Timestamp;
 use super::Pipeline;
 use crate::decide;
 use crate::domain::overview::{
-    self, Answer, DaemonState, Entry, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState,
-    State, ZoneState, bounded,
+    self, Answer, DaemonState, Entry, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState, State,
+    ZoneState, bounded,
 };
-use crate::domain::{
-    Decision, Finding, Gap, Isolation, Mode, OperatorHold, Pause, Sight, Silences, Verdict, Zone,
-};
+use crate::domain::{Decision, Finding, Gap, Isolation, Mode, OperatorHold, Pause, Sight, Silences, Verdict, Zone};
 use crate::guard::{self, Situation};
 
 /// Of a zone, and of all: what can be looked at.
@@ -207,12 +205,9 @@ fn out(isolation: &IsolationState) -> (State, String) {
             Some(recovery) => recovery.why.clone(),
             None => "it is being given back".to_owned(),
         },
-        State::Isolated
-        | State::Isolating
-        | State::Healthy
-        | State::Unknown
-        | State::Suspect
-        | State::Faulty => isolation.reason.clone(),
+        State::Isolated | State::Isolating | State::Healthy | State::Unknown | State::Suspect | State::Faulty => {
+            isolation.reason.clone()
+        }
     };
     (isolation.state, why)
 }
@@ -254,8 +249,9 @@ fn headline(shown: &Overview) -> Headline {
     let mut said: Vec<(State, String)> = Vec::new();
     let look = &shown.prometheus;
     if look.blind() {
-        let since = look.seen.map_or_else(|| "so far".to_owned(), |seen| format!("since {}", seen.strftime("%H:%M:%S UTC")));
-        said.push((State::Unknown, format!("Nothing can be judged {since}")));
+        let since =
+            look.seen.map_or_else(|| "so far".to_owned(), |seen| format!("since {}", seen.strftime("%H:%M:%S UTC")));
+        said.push((State::Unknown, format!("nothing can be judged {since}")));
     }
     for zone in shown.zones.iter().filter(|zone| zone.state != State::Healthy) {
         if zone.state == State::Unknown && look.blind() {
@@ -272,7 +268,9 @@ fn headline(shown: &Overview) -> Headline {
         };
     };
     let texts: Vec<String> = said.into_iter().map(|(_, text)| text).collect();
-    Headline { state, text: texts.join("; ") }
+    let text = texts.join("; ");
+    let text = if look.blind() && text.starts_with("nothing") { text.replacen('n', "N", 1) } else { text };
+    Headline { state, text }
 }
 
 /// As the end of a sentence about a zone.

@@ -89,11 +89,15 @@ fn line(x: &Scale, timeline: &Timeline, bins: &[Bin], y: &Scale, value: impl Fn(
     path(bins.iter().enumerate().map(|(at, bin)| value(bin).map(|v| (middle(x, timeline, at), y.at(v)))))
 }
 
+/// Filled down to nought, where something was seen.
 fn area(x: &Scale, timeline: &Timeline, bins: &[Bin], y: &Scale, value: impl Fn(&Bin) -> f64) -> String {
-    let first = middle(x, timeline, 0);
-    let last = middle(x, timeline, bins.len().saturating_sub(1));
-    let top = line(x, timeline, bins, y, |bin| Some(value(bin)));
-    format!("{top}L{last:.1} {0:.1}L{first:.1} {0:.1}Z", y.pixels.0)
+    let part = |from: usize, to: usize| {
+        let points = (from..to).map(|at| Some((middle(x, timeline, at), y.at(value(&bins[at])))));
+        let (first, last) = (middle(x, timeline, from), middle(x, timeline, to - 1));
+        format!("{}L{last:.1} {bottom:.1}L{first:.1} {bottom:.1}Z", path(points), bottom = y.pixels.0)
+    };
+    let seen = runs(bins, |bin| bin.seen > 0).into_iter().filter(|run| run.0);
+    seen.map(|(_, from, to)| part(from, to)).collect()
 }
 
 /// Parts in a row of which the same is true, as (first, behind the last).

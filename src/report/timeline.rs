@@ -18,6 +18,8 @@ const MOST_MARKS: usize = 120;
 pub(super) struct Bin {
     pub served: Calls,
     pub called: Calls,
+    /// Cycles of which something was seen, that were to be judged, that were not, and in which it was worse.
+    pub seen: u32,
     pub cycles: u32,
     pub unjudged: u32,
     pub worse: u32,
@@ -35,7 +37,7 @@ pub(super) enum Judged {
 
 impl Bin {
     pub const fn judged(&self) -> Judged {
-        if self.cycles == 0 && self.served.total + self.called.total > 0.0 {
+        if self.cycles == 0 && self.seen > 0 {
             Judged::Never
         } else if self.worse > 0 {
             Judged::Worse
@@ -121,6 +123,7 @@ impl Timeline {
         for (zone, bins) in &mut self.zones {
             let bin = &mut bins[at];
             bin.cycles += 1;
+            bin.seen += u32::from(snapshot.global_gaps().next().is_none());
             match sight.assessment.zones.get(zone).map(|finding| &finding.verdict) {
                 None | Some(Verdict::Inconclusive { .. }) => bin.unjudged += 1,
                 Some(Verdict::Healthy) => {}
@@ -155,8 +158,11 @@ impl Timeline {
             overview::Judged::Not => (bin.cycles, bin.unjudged) = (bin.cycles + 1, bin.unjudged + 1),
             overview::Judged::Past => {}
         }
-        bin.served += moment.served;
-        bin.called += moment.called;
+        if let (Some(served), Some(called)) = (moment.served, moment.called) {
+            bin.seen += 1;
+            bin.served += served;
+            bin.called += called;
+        }
     }
 
     pub fn mark(&mut self, zone: Option<&Zone>, sign: Sign, time: Timestamp, story: Option<usize>) {

@@ -102,6 +102,7 @@ fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
         let scraped = |line: &str| line.split(['{', ' ']).next() == Some(&name);
         assert!(metrics.lines().any(scraped), "{name}, of the dashboard or an alert: {metrics}");
     }
+    crate::page::is_served(&daemon, "zone-b");
     assert!(daemon.terminate().success());
 
     let records = journal();

@@ -3,13 +3,21 @@
 //! `make page` writes the page of each state into a folder, to be looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
 use zoneward::domain::isolation::{Granularity, Receipt, Share, StepName};
 use zoneward::domain::overview::{Compared, DaemonState, Entry, Overview, ServiceState, Standing, State};
-use zoneward::domain::{CycleLength, Event, Gap, Mode, Pause, Period, Record, ServiceId, Signal, Snapshot, StepState, Zone};
+use zoneward::domain::{
+    CycleLength, Event, Gap, Mode, Pause, Period, Record, ServiceId, Signal, Snapshot, StepState, Zone,
+};
 use zoneward::isolate::{Executor, MemoryStore};
 use zoneward::pipeline::{self, Pipeline, Surroundings};
 use zoneward::ports::{IsolationStep, Observer, StepError};
@@ -17,7 +25,7 @@ use zoneward::report::status;
 use zoneward::sim::{self, Scenario, World, WorldObserver};
 
 use crate::executor::Records;
-use crate::support::root;
+use crate::support::{Process, eventually, root};
 
 /// A zone of which a third fails from the third minute to the sixth, and that can be probed.
 const STORY: &str = "
@@ -143,7 +151,9 @@ impl IsolationStep for Broken {
     }
 
     async fn apply(&self, _: &Zone, _: &Receipt, _: Share) -> Result<(), StepError> {
-        Err(StepError::Permanent { why: "the name server refuses the update (NOTAUTH): does its key have the right?".into() })
+        Err(StepError::Permanent {
+            why: "the name server refuses the update (NOTAUTH): does its key have the right?".into(),
+        })
     }
 
     async fn confirm(&self, zone: &Zone, receipt: &Receipt, share: Share) -> Result<(), StepError> {
@@ -196,8 +206,14 @@ async fn each_state_is_said_first_and_then_why() {
     }
     let healthy = stage.overview();
     let text = read("2-healthy", &healthy);
-    says(&text, &["All 3 zones are healthy", "this replica leads", "paused no", "like its peers, and like its own past"]);
-    says(&text, &["last look at Prometheus 4 s ago", "There is none: no zone is worse than its peers", "No zone is isolated"]);
+    says(
+        &text,
+        &["All 3 zones are healthy", "this replica leads", "paused no", "like its peers, and like its own past"],
+    );
+    says(
+        &text,
+        &["last look at Prometheus 4 s ago", "There is none: no zone is worse than its peers", "No zone is isolated"],
+    );
     says(&text, &["None of them stands out in any zone", "All 4 services", "2 healthy would be left, and 1 must"]);
     says(&text, &["4 s old, and up to 1m will do", "0 of 3 of this zone in 24 h", "up to 2.5 times will do"]);
     assert!(healthy.zones.iter().all(|zone| zone.by_hand.admitted && !zone.by_itself.admitted), "{:?}", healthy.zones);
@@ -212,7 +228,10 @@ async fn each_state_is_said_first_and_then_why() {
     stage.until_event(Event::Effective).await;
     let isolated = stage.overview();
     let text = read("4-isolated", &isolated);
-    says(&text, &["cn-hangzhou-i is isolated", "confirmed: read back", "zoneward's own judgement", "expires", "shown after"]);
+    says(
+        &text,
+        &["cn-hangzhou-i is isolated", "confirmed: read back", "zoneward's own judgement", "expires", "shown after"],
+    );
     says(&text, &["another zone isolated ✕ holds cn-hangzhou-i is out already, and at most 1 may be"]);
 
     let gap = Gap::QueryFailed { why: "http://prometheus.monitoring:9090 can't be reached: connection refused".into() };
@@ -221,11 +240,19 @@ async fn each_state_is_said_first_and_then_why() {
     }
     let lost = stage.overview();
     let text = read("6-prometheus-lost", &lost);
-    says(&text, &["Nothing can be judged since 03:", "cn-hangzhou-i is isolated", "connection refused", "nothing is decided"]);
+    says(
+        &text,
+        &["cn-hangzhou-i is isolated; nothing can be judged since 03:", "connection refused", "nothing is decided"],
+    );
     says(&text, &["last look at Prometheus 1 min 4 s ago", "Nothing is known of any of them now"]);
+    says(&text, &["When it was last judged, at 03:", "it was like its peers", "--override stale-data would do"]);
     assert_eq!(state_of(&lost, "cn-hangzhou-h"), State::Unknown, "no data is neither healthy nor sick");
-    assert!(lost.services.iter().flat_map(|it| it.zones.values()).all(|it| it.compared >= Compared::Unknown
-        || it.compared == Compared::NoTraffic));
+    assert!(
+        lost.services
+            .iter()
+            .flat_map(|it| it.zones.values())
+            .all(|it| it.compared >= Compared::Unknown || it.compared == Compared::NoTraffic)
+    );
 
     stage.until("a trial", |records| records.iter().filter(|r| r.event == Event::Recovering).count() >= 3).await;
     says(&read("7-coming-back", &stage.overview()), &["cn-hangzhou-i is coming back", "on trial", "way back"]);
@@ -249,13 +276,74 @@ async fn a_step_that_is_stuck_is_the_first_thing_said() {
     let mut follower = stage.overview();
     follower.daemon.leads = false;
     follower.daemon.leader = Some("zoneward-7d9c6b5f4-q9w2m-77aa01b2".to_owned());
-    follower.daemon.paused = zoneward::domain::overview::paused(&Pause::On {
-        since: stage.now,
-        until: None,
-        why: "release".to_owned(),
-    });
+    follower.daemon.paused =
+        zoneward::domain::overview::paused(&Pause::On { since: stage.now, until: None, why: "release".to_owned() });
     let text = read("9-follower-paused", &follower);
     says(&text, &["This replica is a follower", "zoneward-7d9c6b5f4-q9w2m-77aa01b2 leads", "zoneward is paused since"]);
+}
+
+/// What a running daemon serves, and that it takes nothing.
+pub fn is_served(daemon: &Process, zone: &str) {
+    let (status, head, page) = ask(daemon.address, "GET", "/");
+    assert!(status == 200 && head.contains("content-type: text/html; charset=utf-8"), "{head}");
+    let inline = |tag: &str| {
+        let (_, rest) = page.split_once(&format!("<{tag}>")).unwrap();
+        let text = rest.split_once(&format!("</{tag}>")).unwrap().0;
+        format!("{tag}-src 'sha256-{}'", STANDARD.encode(Sha256::digest(text)))
+    };
+    let policy = head.lines().find(|line| line.starts_with("content-security-policy: default-src 'none'; ")).unwrap();
+    for part in [&inline("style"), &inline("script"), "base-uri 'none'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{part}: {policy}");
+    }
+    assert!(
+        !policy.contains("unsafe") && !head.contains("set-cookie") && head.contains("cache-control: no-store"),
+        "{head}"
+    );
+    // Between the two looks a cycle may end.
+    eventually("page and JSON agree", Duration::from_secs(20), || {
+        let (_, _, page) = ask(daemon.address, "GET", "/");
+        let (_, head, json) = ask(daemon.address, "GET", "/status.json");
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let text = as_text(&page);
+        let all = |list: &str, key: &str| {
+            let items = json[list].as_array().unwrap();
+            items.iter().all(|item| item[key].as_str().is_some_and(|said| text.contains(said)))
+        };
+        assert_eq!(json["version"], 1);
+        let zones = json["zones"].as_array().unwrap();
+        (text.contains(json["headline"]["text"].as_str().unwrap())
+            && text.contains(&format!("{zone} would be isolated"))
+            && zones.iter().any(|it| it["zone"] == zone && it["state"] == "isolated")
+            && all("zones", "why")
+            && all("isolations", "reason")
+            && all("records", "message"))
+        .then_some(())
+    });
+    let (status, head, body) = ask(daemon.address, "HEAD", "/");
+    assert!(status == 200 && body.is_empty(), "{head}");
+    for (method, path) in [("POST", "/"), ("PUT", "/status.json"), ("DELETE", "/"), ("PATCH", "/")] {
+        assert_eq!(ask(daemon.address, method, path).0, 405, "{method} {path}");
+    }
+    for strange in ["/?service=%3Cscript%3E", "/?service=a&service=b", "/?service=%ff%00", "/?x"] {
+        let (status, _, page) = ask(daemon.address, "GET", strange);
+        assert!(status == 200 && !page.contains("value=\"<"), "{strange}");
+    }
+}
+
+/// The status, the head in small letters, and the body.
+fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: zoneward\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let names = |line: &str| match line.split_once(": ") {
+        Some((name, value)) => format!("{}: {value}\n", name.to_lowercase()),
+        None => format!("{line}\n"),
+    };
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.lines().map(names).collect(), body.to_owned())
 }
 
 /// Three zones and five hundred services, one of which fails in one zone.
@@ -265,7 +353,13 @@ fn large(services: usize, name: impl Fn(usize) -> ServiceId, zones: &[Zone]) -> 
     let standing = |nth: usize, at: usize| {
         let worse = nth < 12 && at == 1;
         Standing {
-            compared: if worse { Compared::Worse } else if nth % 31 == 7 { Compared::NoTraffic } else { Compared::Alike },
+            compared: if worse {
+                Compared::Worse
+            } else if nth % 31 == 7 {
+                Compared::NoTraffic
+            } else {
+                Compared::Alike
+            },
             requests_per_second: 3.7 * (nth % 97) as f64,
             failed: Some(if worse { 0.21 } else { 0.001 }),
             signal: worse.then_some(Signal::ServerErrors),
@@ -288,7 +382,8 @@ async fn with_five_hundred_services_it_stays_small_and_what_is_sick_comes_first(
     stage.until_event(Event::Suspect).await;
     let mut overview = stage.overview();
     let zones: Vec<Zone> = overview.zones.iter().map(|zone| zone.zone.clone()).collect();
-    let name = |nth: usize| ServiceId::new(format!("team-{:02}", nth % 23), format!("service-with-a-long-name-{nth:03}"));
+    let name =
+        |nth: usize| ServiceId::new(format!("team-{:02}", nth % 23), format!("service-with-a-long-name-{nth:03}"));
     overview.services = large(500, name, &zones).services;
     overview.prometheus.services = 500;
     let entry = overview.records[0].clone();
@@ -296,7 +391,8 @@ async fn with_five_hundred_services_it_stays_small_and_what_is_sick_comes_first(
     read("10-500-services", &overview);
     let html = status::html(&overview, "");
     assert!(html.len() < 1_500_000, "{} bytes", html.len());
-    let (sick, well) = (html.find("service-with-a-long-name-003").unwrap(), html.find("service-with-a-long-name-400").unwrap());
+    let (sick, well) =
+        (html.find("service-with-a-long-name-003").unwrap(), html.find("service-with-a-long-name-400").unwrap());
     assert!(sick < html.find("all-services").unwrap() && sick < well);
     assert!(html.contains("<details id=\"all-services\">"), "the healthy ones are folded");
 

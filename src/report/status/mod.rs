@@ -69,7 +69,8 @@ pub fn html(overview: &Overview, filter: &str) -> String {
 fn header(overview: &Overview) -> Markup {
     let (daemon, look, now) = (&overview.daemon, &overview.prometheus, overview.now);
     let tone = tone(overview.headline.state);
-    let tile = |what: &str, value: &str, more: Markup| html! { div { dt { (what) } dd { (value) } dd.more { (more) } } };
+    let tile =
+        |what: &str, value: &str, more: Markup| html! { div { dt { (what) } dd { (value) } dd.more { (more) } } };
     let cycle = html! { (overview.prometheus.services) " services, every " (look.cycle_s) " s" };
     html! {
         p.kicker { "zoneward status, " (clock(now, now)) " UTC" }

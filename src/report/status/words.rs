@@ -98,12 +98,9 @@ pub(super) const fn event(event: Event) -> &'static str {
         Event::Isolate | Event::Isolated | Event::Admitted => "out",
         Event::Ineffective | Event::RolledBack | Event::Relapsed | Event::Unrecorded | Event::DrillAborted => "alarm",
         Event::Suspect | Event::Blocked | Event::Refused | Event::DrillBlocked | Event::Reclassified => "doubt",
-        Event::Clear
-        | Event::Restored
-        | Event::Observed
-        | Event::Effective
-        | Event::DrillPassed
-        | Event::Resumed => "calm",
+        Event::Clear | Event::Restored | Event::Observed | Event::Effective | Event::DrillPassed | Event::Resumed => {
+            "calm"
+        }
         Event::Recovering | Event::Restore => "back",
         Event::Gap | Event::Paused | Event::ConfigurationRefused => "blind",
         Event::Started
@@ -142,6 +139,9 @@ pub(super) fn name(name: &str) -> String {
 
 /// What moves the cursor, or turns the direction of writing, is shown as a mark: names come from labels that anybody may set.
 pub(super) fn inert(page: &str) -> String {
-    let harmful = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if page.contains(harmful) { page.replace(harmful, "\u{fffd}") } else { page.to_owned() }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::words::{badge, name, since, state, tone};
-use crate::domain::overview::{Answer, Moment, Overview, Series, State, ZoneState};
+use crate::domain::overview::{Answer, Judged, Moment, Overview, Series, State, ZoneState};
 use crate::domain::{CycleLength, Event, Mode, Period, Zone};
 use crate::report::figure::Figure;
 use crate::report::timeline::{Out, Sign, Timeline};
@@ -28,7 +28,7 @@ fn zone_card(zone: &ZoneState, overview: &Overview) -> Markup {
     html! {
         article class=(format!("zone-card {}", tone(zone.state))) {
             h3 { (name(zone.zone.as_str())) " " (badge(zone.state, rehearsal)) }
-            p.why { (zone.why) }
+            p.why { @if overview.prometheus.blind() && zone.state == State::Unknown { (before(zone)) } @else { (zone.why) } }
             dl.facts {
                 @if let Some(at) = zone.since { (fact("since", since(at, overview.now))) }
                 @if let Some(moment) = newest { (fact("now", traffic(moment, overview.prometheus.cycle_s))) }
@@ -36,8 +36,8 @@ fn zone_card(zone: &ZoneState, overview: &Overview) -> Markup {
                 @if let Some(hold) = &zone.hold { (fact("held by a person", html! { (hold) })) }
                 @if out(zone.state) {}
                 @else {
-                    (fact("zoneward may isolate it", answer(&zone.by_itself, false)))
-                    (fact("a person may", answer(&zone.by_hand, true)))
+                    (fact("zoneward may isolate it", answer(&zone.by_itself, overview.prometheus.blind(), false)))
+                    (fact("a person may", answer(&zone.by_hand, overview.prometheus.blind(), true)))
                 }
             }
         }
@@ -52,19 +52,33 @@ const fn out(state: State) -> bool {
 }
 
 fn traffic(moment: &Moment, cycle_s: i64) -> Markup {
-    let failed = moment.served.failed / moment.served.total.max(1e-9);
-    let rate = moment.served.total / cycle_s.max(1) as f64;
+    let served = moment.served.unwrap_or_default();
+    let rate = served.total / cycle_s.max(1) as f64;
     html! {
         (format!("{rate:.1} requests/s"))
-        @if moment.served.total > 0.0 { ", " (words::percent(failed)) " fail" }
+        @if served.total > 0.0 { ", " (words::percent(served.failed / served.total)) " fail" }
     }
 }
 
-fn answer(answer: &Answer, person: bool) -> Markup {
+/// What was last known of a zone of which nothing is known now.
+fn before(zone: &ZoneState) -> Markup {
+    let judged = zone.course.iter().rev().find(|it| matches!(it.judged, Judged::Healthy | Judged::Worse));
+    html! {
+        "It can't be told."
+        @if let Some(moment) = judged {
+            " When it was last judged, at " (moment.time.strftime("%H:%M:%S").to_string()) ", it was "
+            @if moment.judged == Judged::Healthy { "like its peers." } @else { "worse than its peers, or than its own past." }
+        }
+    }
+}
+
+fn answer(answer: &Answer, blind: bool, person: bool) -> Markup {
     html! {
         @if answer.admitted { "yes: every guardrail passes" }
         @else {
-            "no, as " (answer.why.as_deref().unwrap_or("a guardrail holds it"))
+            // The page says at its top why nothing can be judged.
+            @if blind && answer.guardrail.as_deref() == Some("stale_data") { "no, as nothing can be judged" }
+            @else { "no, as " (answer.why.as_deref().unwrap_or("a guardrail holds it")) }
             @if let (true, true, Some(name)) = (person, answer.overridable, &answer.guardrail) {
                 ". " code { "--override " (name.replace('_', "-")) } " would do"
             }
