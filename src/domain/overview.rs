@@ -121,8 +121,8 @@ pub struct ZoneState {
 pub struct Answer {
     pub admitted: bool,
     pub why: Option<String>,
-    /// The guardrail that says so, and whether a person may override it.
-    pub guardrail: Option<String>,
+    /// The name of what holds it, a guardrail or the verdict, and whether a person may override it.
+    pub held_by: Option<String>,
     pub overridable: bool,
 }
 

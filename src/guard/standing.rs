@@ -53,7 +53,7 @@ fn held(guardrail: &Guardrail, reason: &HoldReason) -> Answer {
     Answer {
         admitted: false,
         why: Some(bounded(&reason.to_string())),
-        guardrail: Some(guardrail.name.to_owned()),
+        held_by: Some(guardrail.name.to_owned()),
         overridable: guardrail.overridable,
     }
 }

@@ -168,9 +168,10 @@ fn zones(
         let isolation = isolations.iter().find(|i| i.active() && i.zone() == zone);
         let (guardrails, [mut by_itself, by_hand]) = guard::standing(&situation, zone, &scene.guard, now);
         let (course, since) = scene.courses.get(zone).cloned().unwrap_or_default();
-        // What guardrails would let pass may not be wished for yet.
-        if let (Some(Decision::Hold(reason)), true) = (decisions.get(zone), by_itself.admitted) {
-            by_itself = Answer { admitted: false, why: Some(bounded(&reason.to_string())), ..Answer::default() };
+        // What is not wished for is not held by guardrails.
+        if let Some(Decision::Hold(reason)) = decisions.get(zone) {
+            let (why, held_by) = (Some(bounded(&reason.to_string())), Some(reason.as_str().to_owned()));
+            by_itself = Answer { admitted: false, why, held_by, overridable: false };
         }
         let (state, why) = match isolation {
             Some(isolation) => out(&IsolationState::of(isolation, !situation.acts, now)),

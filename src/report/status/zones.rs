@@ -77,9 +77,9 @@ fn answer(answer: &Answer, blind: bool, person: bool) -> Markup {
         @if answer.admitted { "yes: every guardrail passes" }
         @else {
             // The page says at its top why nothing can be judged.
-            @if blind && answer.guardrail.as_deref() == Some("stale_data") { "no, as nothing can be judged" }
+            @if blind && answer.held_by.as_deref() == Some("stale_data") { "no, as nothing can be judged" }
             @else { "no, as " (answer.why.as_deref().unwrap_or("a guardrail holds it")) }
-            @if let (true, true, Some(name)) = (person, answer.overridable, &answer.guardrail) {
+            @if let (true, true, Some(name)) = (person, answer.overridable, &answer.held_by) {
                 ". " code { "--override " (name.replace('_', "-")) } " would do"
             }
         }
