@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{GUARDRAILS, Guardrail, Outcome, Settings, Situation};
 use crate::domain::overview::{Answer, GuardrailState, Ruling, bounded};
-use crate::domain::{Factor, HoldReason, Origin, Period, Request, Zone};
+use crate::domain::{Factor, HoldReason, Origin, Period, Ratio, Request, Zone};
 
 /// Those that are about who asks, or about a drill: they say nothing of the zone.
 const BESIDE_THE_POINT: [&str; 3] = ["not_leader", "invalid", "unhealthy_zones"];
@@ -91,6 +91,7 @@ fn value(
         max_isolations_per_day: 0,
         max_isolations_per_day_of_all: 0,
         max_load_growth: Factor::new(0.0),
+        max_cpu: Some(Ratio::from_percent(0.0)),
         ..settings.clone()
     };
     let counted = |reason: HoldReason| in_words(&reason, settings);
@@ -119,6 +120,7 @@ fn value(
         "cooling_down" => format!("not within {} of an isolation", settings.cool_down),
         "insufficient_headroom" => under(&strictest())
             .map_or_else(|| Some("no service is busy enough to overload another zone".to_owned()), counted)?,
+        "insufficient_cpu" if settings.max_cpu.is_none() => "it is not asked about (guard.max_cpu)".to_owned(),
         "budget_spent" => {
             let of_all = Settings { max_isolations_per_day: u32::MAX, ..strictest() };
             let both = [strictest(), of_all].iter().filter_map(under).filter_map(counted).collect::<Vec<_>>();
@@ -144,6 +146,11 @@ fn in_words(reason: &HoldReason, settings: &Settings) -> Option<String> {
         return Some(format!(
             "at most {growth:.1} times the requests, for endpoints of {service}; up to {allowed:.1} times will do"
         ));
+    }
+    if let (HoldReason::InsufficientCpu { of, now, then, .. }, Some(allowed)) = (reason, settings.max_cpu) {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        let (now, then, allowed) = (percent(*now), percent(*then), percent(allowed.as_fraction()));
+        return Some(format!("{of} would use {then} of their CPU, {now} now; up to {allowed} will do"));
     }
     if let HoldReason::BudgetSpent { isolations, of_all, .. } = reason {
         let (whose, allowed) = if *of_all {
