@@ -1,5 +1,6 @@
 //! What a cycle leaves to be shown, and how it is shown: the overview is made when somebody asks for it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -245,48 +246,62 @@ fn unknown_where_not_judged(services: &mut [ServiceState], zones: &[ZoneState]) 
     }
 }
 
+/// What is the matter, the loudest first; zones that are alike are named together.
 fn headline(shown: &Overview) -> Headline {
-    let observe = shown.daemon.mode == Mode::Observe;
-    let mut said: Vec<(State, String)> = Vec::new();
-    let look = &shown.prometheus;
-    if look.blind() {
-        let since =
-            look.seen.map_or_else(|| "so far".to_owned(), |seen| format!("since {}", seen.strftime("%H:%M:%S UTC")));
-        said.push((State::Unknown, format!("nothing can be judged {since}")));
+    let (observe, look) = (shown.daemon.mode == Mode::Observe, &shown.prometheus);
+    let mut alike: BTreeMap<Reverse<State>, Vec<&str>> = BTreeMap::new();
+    for zone in &shown.zones {
+        alike.entry(Reverse(zone.state)).or_default().push(zone.zone.as_str());
     }
-    for zone in shown.zones.iter().filter(|zone| zone.state != State::Healthy) {
-        if zone.state == State::Unknown && look.blind() {
-            continue;
-        }
-        said.push((zone.state, format!("{} {}", zone.zone, state_in_words(zone.state, observe))));
-    }
-    said.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
-    let Some((state, _)) = said.first().cloned() else {
-        return match shown.zones.len() {
-            0 => Headline { state: State::Unknown, text: "Nothing has been judged yet".to_owned() },
-            1 => Headline { state: State::Healthy, text: format!("{} is healthy", shown.zones[0].zone) },
-            count => Headline { state: State::Healthy, text: format!("All {count} zones are healthy") },
-        };
+    let Some(Reverse(state)) = alike.keys().next().copied() else {
+        return Headline { state: State::Unknown, text: "Nothing has been judged yet".to_owned() };
     };
-    let texts: Vec<String> = said.into_iter().map(|(_, text)| text).collect();
-    let text = texts.join("; ");
-    let text = if look.blind() && text.starts_with("nothing") { text.replacen('n', "N", 1) } else { text };
+    let all = shown.zones.len();
+    let said = alike.into_iter().filter(|(of, _)| of.0 != State::Healthy || state == State::Healthy);
+    let texts = said.map(|(Reverse(of), zones)| {
+        let since =
+            look.seen.map_or_else(|| "so far".to_owned(), |at| format!("since {}", at.strftime("%H:%M:%S UTC")));
+        match (of, zones.len()) {
+            (State::Unknown, _) if look.blind() => format!("nothing can be judged {since}"),
+            (State::Unknown, count) if count == all => "no zone can be judged".to_owned(),
+            (State::Healthy, count) if count > 1 => format!("all {count} zones are healthy"),
+            (_, count) => format!("{} {}", listed(&zones), state_in_words(of, count > 1, observe)),
+        }
+    });
+    let text = texts.collect::<Vec<_>>().join("; ");
+    // What begins with a zone's name keeps its spelling.
+    let begins_with_a_name = shown.zones.iter().any(|zone| text.starts_with(zone.zone.as_str()));
+    let text = if begins_with_a_name { text } else { capitalized(&text) };
     Headline { state, text }
 }
 
+/// `a, b and c`.
+fn listed(names: &[&str]) -> String {
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+}
+
 /// As the end of a sentence about a zone.
-const fn state_in_words(state: State, observe: bool) -> &'static str {
+fn state_in_words(state: State, several: bool, observe: bool) -> String {
+    let (is, has, alone) = if several { ("are", "have", "are each") } else { ("is", "has", "alone is") };
     match (state, observe) {
-        (State::Healthy, _) => "is healthy",
-        (State::Unknown, _) => "can't be judged",
-        (State::Suspect, _) => "is suspect",
-        (State::Returning, false) => "is coming back",
-        (State::Returning, true) => "would be coming back",
-        (State::Isolated, false) => "is isolated",
-        (State::Isolated | State::Isolating, true) => "would be isolated",
-        (State::Isolating, false) => "is being isolated",
-        (State::Faulty, _) => "alone is worse, and is in rotation",
-        (State::Waiting, _) => "waits: its isolation was asked for, and has not begun",
-        (State::Stuck, _) => "has a step that is stuck: a person has to look",
+        (State::Healthy, _) => format!("{is} healthy"),
+        (State::Unknown, _) => "can't be judged".to_owned(),
+        (State::Suspect, _) => format!("{is} suspect"),
+        (State::Returning, false) => format!("{is} coming back"),
+        (State::Returning, true) => "would be coming back".to_owned(),
+        (State::Isolated | State::Isolating, true) => "would be isolated".to_owned(),
+        (State::Isolated, false) => format!("{is} isolated"),
+        (State::Isolating, false) => format!("{is} being isolated"),
+        (State::Faulty, _) => format!("{alone} worse, and {is} in rotation"),
+        (State::Waiting, _) => format!("{has} an isolation that was asked for, and has not begun"),
+        (State::Stuck, _) => format!("{has} a step that is stuck: a person has to look"),
     }
 }

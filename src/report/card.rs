@@ -34,7 +34,7 @@ pub(super) fn card(story: &Story, end: Timestamp) -> Markup {
             }
             p.sentence { (record.message) }
             dl.facts { (facts(story, end)) }
-            @if !record.evidence.is_empty() { (evidence(&record.evidence)) }
+            @if !record.evidence.is_empty() { (evidence(&record.evidence, &format!("Evidence of story {}", story.id))) }
             @if story.more_evidence > 0 {
                 p.quiet { "And " (words::count(story.more_evidence, "weaker piece", "weaker pieces")) " of evidence." }
             }
@@ -77,9 +77,9 @@ fn facts(story: &Story, end: Timestamp) -> Markup {
 }
 
 /// What was seen, in numbers.
-pub(super) fn evidence(items: &[Evidence]) -> Markup {
+pub(super) fn evidence(items: &[Evidence], label: &str) -> Markup {
     html! {
-        div.wide tabindex="0" role="region" aria-label="Evidence in numbers" { table.evidence {
+        div.wide tabindex="0" role="region" aria-label=(label) { table.evidence {
             thead { tr {
                 th scope="col" { "service" } th scope="col" { "what" } th.number scope="col" { "seen" }
                 th.number scope="col" { "expected" } th.number scope="col" { "difference, 95 %" }

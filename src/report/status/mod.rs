@@ -89,7 +89,7 @@ fn header(overview: &Overview) -> Markup {
                 }))
             }
             @if daemon.paused.is_some() { (tile("paused", "yes", html! { "nothing begins" })) }
-            @else { (tile("paused", "no", html! { "what is decided is done" })) }
+            @else { (tile("paused", "no", html! { "no person holds it back" })) }
             @match look.seen {
                 Some(seen) => (tile("last look at Prometheus", &format!("{} ago", super::words::between(seen, now)), cycle)),
                 None => (tile("last look at Prometheus", "none yet", cycle))
@@ -154,20 +154,20 @@ fn records(records: &[Entry], overview: &Overview) -> Markup {
     let (first, more) = records.split_at(records.len().min(FIRST_ENTRIES));
     html! {
         @if records.is_empty() { p.quiet { "Nothing was put on record yet by this process." } }
-        @else { (record_table(first, overview)) }
+        @else { (record_table(first, overview, "The newest decisions")) }
         @if !more.is_empty() {
             details #older {
                 summary { (super::words::count(more.len(), "earlier one", "earlier ones")) }
-                (record_table(more, overview))
+                (record_table(more, overview, "Earlier decisions"))
             }
         }
         p.quiet { "What this process put on record since it began; " code { "zoneward audit" } " shows the whole journal." }
     }
 }
 
-fn record_table(records: &[Entry], overview: &Overview) -> Markup {
+fn record_table(records: &[Entry], overview: &Overview, label: &str) -> Markup {
     html! {
-        div.wide tabindex="0" role="region" aria-label="Recent decisions" { table {
+        div.wide tabindex="0" role="region" aria-label=(label) { table {
             thead { tr {
                 th scope="col" { "time, UTC" } th scope="col" { "event" } th scope="col" { "zone" } th scope="col" { "in full" }
             } }

@@ -37,7 +37,8 @@ fn zone_card(zone: &ZoneState, overview: &Overview) -> Markup {
                 @if out(zone.state) {}
                 @else {
                     (fact("zoneward may isolate it", answer(&zone.by_itself, overview.prometheus.blind(), false)))
-                    (fact("a person may", answer(&zone.by_hand, overview.prometheus.blind(), true)))
+                    // In observe mode nobody carries it out.
+                    @if !rehearsal { (fact("a person may", answer(&zone.by_hand, overview.prometheus.blind(), true))) }
                 }
             }
         }
@@ -180,7 +181,7 @@ fn against(zone: &ZoneState, all: &[&Series], rehearsal: bool) -> Markup {
             h3 { (name(zone.zone.as_str())) ", " (state(zone.state, rehearsal)) }
             (plot::legend(&figures))
             div.figures { @for figure in &figures { (plot::figure(figure)) } }
-            (card::evidence(&items))
+            (card::evidence(&items, &format!("Evidence against {}, in numbers", name(zone.zone.as_str()))))
         }
     }
 }
