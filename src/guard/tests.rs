@@ -99,7 +99,9 @@ impl World {
             leads: true,
             acts: self.acts,
         };
-        admit(&situation, &self.request, &self.settings, at(now_s))
+        let admitted = admit(&situation, &self.request, &self.settings, at(now_s));
+        standing::agrees(&situation, &self.request, &self.settings, at(now_s), &admitted);
+        admitted
     }
 
     fn held(&self) -> String {
@@ -420,4 +422,5 @@ fn a_zone_that_comes_back_sick_again_and_again_cools_down_longer_each_time() {
 }
 
 mod capacity;
+mod standing;
 mod told;

@@ -224,7 +224,11 @@ async fn each_state_is_said_first_and_then_why() {
     says(&text, &["Not isolated, as it has been seen for", "must last", "▲ worse"]);
     says(&text, &["percentage points more than expected", "default/ledger", "like its peers, and like its own past"]);
     assert_eq!(suspect.headline.state, State::Suspect);
-    assert!(suspect.headline.text.starts_with(SICK) && suspect.headline.text.contains("suspect"), "{:?}", suspect.headline);
+    assert!(
+        suspect.headline.text.starts_with(SICK) && suspect.headline.text.contains("suspect"),
+        "{:?}",
+        suspect.headline
+    );
     assert_eq!(suspect.services[0].worst(), Compared::Worse, "what stands out comes first");
 
     stage.until_event(Event::Effective).await;
