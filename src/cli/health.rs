@@ -160,7 +160,6 @@ impl Status for DaemonStatus {
     }
 
     fn overview(&self) -> String {
-        serde_json::to_string_pretty(&self.all())
-            .unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()))
+        serde_json::to_string(&self.all()).unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()))
     }
 }

@@ -69,7 +69,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     };
     match arguments.output {
         Output::Json => render::json(&status)?,
-        Output::Table => status.print(),
+        Output::Table => {
+            status.print();
+            render::note(&format!(
+                "evidence, guardrails and decisions are on the status page: kubectl -n {} port-forward deployment/zoneward 9900",
+                remote.settings.kubernetes.namespace
+            ));
+        }
     }
     Ok(Outcome::Done)
 }

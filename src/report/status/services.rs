@@ -9,8 +9,9 @@ use crate::report::words;
 
 /// Services that stand out: beyond these the grid has them.
 const MOST_IN_FULL: usize = 40;
-/// Services in the grid: beyond these a filter finds them.
+/// Services in the grid, and their cells: beyond these a filter finds them.
 const MOST_IN_GRID: usize = 600;
+const MOST_CELLS: usize = 6_000;
 /// So many are shown without being asked for.
 const FEW: usize = 24;
 /// Services of one part of the grid.
@@ -22,7 +23,7 @@ pub(super) fn services(overview: &Overview, filter: &str) -> Markup {
     let shown: Vec<&ServiceState> = overview.services.iter().filter(fits).collect();
     let out: Vec<&ServiceState> = shown.iter().copied().filter(|it| it.worst() >= Compared::Suspicious).collect();
     let zones: Vec<&Zone> = overview.zones.iter().map(|zone| &zone.zone).collect();
-    let all = shown.len();
+    let (all, most) = (shown.len(), MOST_IN_GRID.min(MOST_CELLS / zones.len().max(1)));
     html! {
         @if overview.services.is_empty() { p.quiet { "No service is known yet." } }
         @else {
@@ -38,9 +39,9 @@ pub(super) fn services(overview: &Overview, filter: &str) -> Markup {
                 details #all-services open[all <= FEW || !wanted.is_empty()] {
                     summary { "All " (words::count(all, "service", "services")) @if !wanted.is_empty() { " whose name fits" } }
                     (legend())
-                    div.grid { @for part in shown[..all.min(MOST_IN_GRID)].chunks(PART) { (grid(part, &zones)) } }
-                    @if all > MOST_IN_GRID {
-                        p.quiet { "And " (all - MOST_IN_GRID) " more: the field above finds them." }
+                    div.grid { @for part in shown[..all.min(most)].chunks(PART) { (grid(part, &zones)) } }
+                    @if all > most {
+                        p.quiet { "And " (all - most) " more: the field above finds them." }
                     }
                 }
             }
