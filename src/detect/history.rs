@@ -229,6 +229,7 @@ impl History {
         self.time = Some(snapshot.time);
         self.gaps.clone_from(&snapshot.gaps);
         if snapshot.global_gaps().next().is_some() {
+            self.note_lost(snapshot);
             return;
         }
         self.settle(snapshot);
@@ -266,6 +267,18 @@ impl History {
         let even = 1.0 / self.tracks.len().max(1) as f64;
         for track in self.tracks.values_mut() {
             track.share = if all > 0.0 { of(track) / all } else { even };
+        }
+    }
+
+    /// Where too few zones are left to judge anything, those that were lost have to settle afterwards all the same.
+    fn note_lost(&mut self, snapshot: &Snapshot) {
+        for gap in &snapshot.gaps {
+            let Gap::TooFewZonesScraped { zones: seen } = gap else { continue };
+            for zone in self.zones.iter().filter(|zone| !seen.contains(zone)) {
+                let coverage = snapshot.coverage.get(zone).copied().unwrap_or_default();
+                let lost = Gap::ScrapesLost { zone: zone.clone(), coverage };
+                self.settling.insert(zone.clone(), (SETTLING + 1, lost));
+            }
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Watch {
     rivals: u32,
     /// The effect in each of the newest cycles alone, the newest first.
     effects: Effects,
+    /// Whether nothing is known of the cycles before the newest one.
+    after_gap: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +138,7 @@ impl Watches {
             let missed = (missed as usize).min(LONGEST_WINDOW);
             watch.effects.0.rotate_right(missed);
             watch.effects.0[..missed].fill(0.0);
+            watch.after_gap = true;
         });
     }
 
@@ -177,14 +180,16 @@ impl Watches {
         }
     }
 
-    /// Closes the cycle: whether what is suspicious is still there.
+    /// Closes the cycle: whether what is suspicious is still there. After a gap the newest cycle must show it alone, as those
+    /// before it are old.
     pub fn settle(&mut self, scale: &Scale) {
         let kept = if scale.memory >= 128 { u128::MAX } else { (1 << scale.memory) - 1 };
         self.each(|watch| {
             let reading = &mut watch.reading;
-            reading.present = reading.suspicious
-                && reading.latest.effect >= STILL_EFFECT * reading.largest
-                && reading.latest.z >= STILL_Z;
+            let still = STILL_EFFECT * reading.largest;
+            let newest_shows_it = !std::mem::take(&mut watch.after_gap) || f64::from(watch.effects.0[0]) >= still;
+            reading.present =
+                reading.suspicious && newest_shows_it && reading.latest.effect >= still && reading.latest.z >= STILL_Z;
             watch.presence = ((watch.presence << 1) | u128::from(reading.present)) & kept;
         });
     }

@@ -202,8 +202,8 @@ impl Executor {
         let before = entry.clone();
         entry.record(done.event, now)?;
         let (state, error) = (entry.state, entry.last_error.clone().filter(|_| entry.failures > before.failures));
-        // What is tried again and again in vain was said; that it got on is news.
-        let in_vain = entry.is_stuck() && before.is_stuck();
+        // What is tried again and again in vain was said; that it got on is news, and if it is not saved, that it did not.
+        let in_vain = entry.is_stuck() && before.is_stuck() && !self.unsettled_at.contains_key(&key);
         let worth_a_record = !in_vain && (state != before.state || (error.is_some() && before.last_error != error));
         if worth_a_record {
             let change = StepRecord { name: key.1, state, error };

@@ -56,6 +56,13 @@ fn cell(traffic: Traffic, rng: &mut ChaCha8Rng) -> Cell {
     Cell { served: reaching, called: Calls { total, failed: refused }, latency: Histogram { edges_ms, counts } }
 }
 
+/// Of snapshots in which too few zones are left to compare, the gap says so alone, as the observer has it.
+fn too_few_left(names: &[Zone], gaps: Vec<Gap>) -> Vec<Gap> {
+    let lost = |zone: &&Zone| gaps.iter().any(|gap| gap.zone() == Some(*zone));
+    let left: Vec<Zone> = names.iter().filter(|zone| !lost(zone)).cloned().collect();
+    if left.len() < 2 { vec![Gap::TooFewZonesScraped { zones: left }] } else { gaps }
+}
+
 /// Lets a history see two services alike, and returns each zone's verdicts that lasted.
 fn judge(names: &[Zone], traffic: impl Fn(usize, usize) -> Option<Traffic>, seed: u64) -> BTreeMap<Zone, Vec<Verdict>> {
     judge_services(names, &SERVICES, &Settings::default(), |_, zone, step| traffic(zone, step), seed)
@@ -89,6 +96,11 @@ fn judge_services(
                 }
             }
         }
+        if snapshot.gaps.len() == names.len() {
+            // Nobody looked.
+            continue;
+        }
+        snapshot.gaps = too_few_left(names, snapshot.gaps);
         history.push(&snapshot, settings);
         let assessment = detect(&history, &Pods::new(), settings, time);
         for (zone, finding) in assessment.zones.into_iter().filter(|_| step >= WARM) {
@@ -176,6 +188,30 @@ fn a_lost_zone_is_inconclusive_and_its_return_causes_nothing() {
     assert!(accused(&verdicts).is_empty());
     let inconclusive = verdicts[&names[1]].iter().filter(|v| matches!(v, Verdict::Inconclusive { .. })).count();
     assert_eq!(inconclusive, 22, "while it is lost, and two cycles more: {:?}", verdicts[&names[1]]);
+}
+
+/// Failures of four cycles, one too few to act on; a cycle in which these zones are not seen; then other failures.
+fn around_a_gap(unseen: &[usize], first: f64, then: f64, seed: u64) -> BTreeMap<Zone, Vec<Verdict>> {
+    let sick = |failing: f64| Some(Traffic { failing, ..HEALTHY });
+    let traffic = |zone: usize, step: usize| match step {
+        64 if unseen.contains(&zone) => None,
+        60..64 if zone == 0 => sick(first),
+        65.. if zone == 0 => sick(then),
+        _ => Some(HEALTHY),
+    };
+    judge(&zones(2), traffic, seed)
+}
+
+#[test]
+fn a_fault_that_ended_while_nothing_was_seen_is_no_fault() {
+    for seed in 0..20 {
+        for (unseen, how) in [(&[0][..], "one of two zones was lost"), (&[0, 1], "nobody looked")] {
+            let ended = around_a_gap(unseen, 0.03, HEALTHY.failing, seed);
+            assert!(accused(&ended).is_empty(), "{how}, seed {seed}: {ended:?}");
+            let lasts = around_a_gap(unseen, 0.03, 0.03, seed);
+            assert_eq!(accused(&lasts), [&zones(2)[0]], "{how}, seed {seed}");
+        }
+    }
 }
 
 #[test]

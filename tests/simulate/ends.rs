@@ -123,7 +123,7 @@ impl AuditSink for Ends {
         if fate == Fate::Before {
             return full();
         }
-        self.stage.lock().note_record(self.replica, &record);
+        self.stage.lock().note_record(self.replica, &record, fate == Fate::Goes);
         self.stage.pass(self.replica, Place::Audit).await;
         if fate == Fate::After { full() } else { Ok(()) }
     }

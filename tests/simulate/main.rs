@@ -10,6 +10,7 @@ mod ends;
 mod promises;
 mod replica;
 mod run;
+mod shrink;
 mod stage;
 mod steps;
 mod story;
@@ -22,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use promises::{Broken, Watchman};
+use shrink::Cut;
 use story::Story;
 
 /// How many at first, where nobody says.
@@ -30,16 +32,19 @@ const SLICE: u64 = 120;
 /// One in so many is told twice, and must be the same.
 const TOLD_TWICE: u64 = 50;
 
+/// Of so many broken promises the least story is looked for.
+const SHRUNK: usize = 3;
+
 struct Arguments {
     seeds: u64,
     first: u64,
     one: Option<u64>,
-    keep: Option<Vec<usize>>,
+    cuts: Vec<Cut>,
 }
 
 impl Arguments {
     fn read() -> Result<Self, String> {
-        let mut arguments = Self { seeds: SLICE, first: 0, one: None, keep: None };
+        let mut arguments = Self { seeds: SLICE, first: 0, one: None, cuts: Vec::new() };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_default();
@@ -48,7 +53,7 @@ impl Arguments {
                 "--seeds" => arguments.seeds = number?,
                 "--first" => arguments.first = number?,
                 "--seed" => arguments.one = Some(number?),
-                "--keep" => arguments.keep = Some(value.split(',').filter_map(|nth| nth.parse().ok()).collect()),
+                "--cut" => arguments.cuts = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
                 // Whatever cargo adds is for other harnesses.
                 _ => {}
             }
@@ -66,7 +71,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.one {
-        Some(seed) => tell(seed, arguments.keep.as_deref()),
+        Some(seed) => within_runtime(|| one(seed, &arguments.cuts)),
         None => many(&arguments),
     }
 }
@@ -79,23 +84,52 @@ fn within_runtime<T>(what: impl FnOnce() -> T) -> T {
     what()
 }
 
-fn tell(seed: u64, keep: Option<&[usize]>) -> ExitCode {
-    let story = Story::new(seed);
-    let story = keep.map_or_else(|| story.clone(), |keep| story.only(keep));
-    println!("{story}");
-    let Watchman { broken, trace, .. } = within_runtime(|| run::run(story, true));
-    trace.unwrap_or_default().iter().for_each(|line| println!("{line}"));
-    match broken {
-        Some(broken) => {
-            println!("{}", in_words(&broken));
-            ExitCode::FAILURE
+/// Tells one, with all that happens in it; and the least of it that breaks the same promise.
+fn one(seed: u64, cuts: &[Cut]) -> ExitCode {
+    let mut story = Story::new(seed);
+    for cut in cuts {
+        match shrink::cut(&story, *cut) {
+            Some(less) => story = less,
+            None => println!("{cut} cuts nothing"),
         }
-        None => ExitCode::SUCCESS,
     }
+    let Some(broken) = tell(&story) else { return ExitCode::SUCCESS };
+    if cuts.is_empty() {
+        tell_least(seed, story, broken);
+    }
+    ExitCode::FAILURE
 }
 
-fn in_words(broken: &Broken) -> String {
-    format!("promise {} is broken {} s after the start: {}", broken.promise, broken.at, broken.why)
+fn tell(story: &Story) -> Option<Broken> {
+    println!("{story}");
+    let Watchman { broken, trace, .. } = run::run(story.clone(), true);
+    trace.unwrap_or_default().iter().for_each(|line| println!("{line}"));
+    if let Some(broken) = &broken {
+        println!("{broken}");
+    }
+    broken
+}
+
+fn tell_least(seed: u64, story: Story, broken: Broken) {
+    let (least, cuts, _) = shrink::shrink(story, broken);
+    let cuts = cuts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    println!("\nThe least that breaks it: make simulate SIMULATE=\"--seed {seed} --cut {cuts}\"\n");
+    tell(&least);
+}
+
+/// One seed's. Some are told twice, and must be the same.
+fn watch(seed: u64) -> Watchman {
+    let mut watchman = run::run(Story::new(seed), seed.is_multiple_of(TOLD_TWICE));
+    if let Some(first) = watchman.trace.take() {
+        let again = run::run(Story::new(seed), true).trace.unwrap_or_default();
+        if first != again {
+            let differs = first.iter().zip(&again).find(|(a, b)| a != b);
+            let why = differs.map_or("one goes on".to_owned(), |(first, again)| format!("{first} / {again}"));
+            let why = format!("equal seeds differ: {why}");
+            watchman.broken.get_or_insert(Broken { promise: 7, at: 0, why });
+        }
+    }
+    watchman
 }
 
 fn many(arguments: &Arguments) -> ExitCode {
@@ -111,15 +145,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                 if seed >= end {
                     return;
                 }
-                let mut watchman = run::run(Story::new(seed), seed.is_multiple_of(TOLD_TWICE));
-                if let Some(first) = watchman.trace.take() {
-                    let again = run::run(Story::new(seed), true).trace.unwrap_or_default();
-                    let differs = first.iter().zip(&again).find(|(a, b)| a != b);
-                    let why = differs.map(|(first, again)| format!("equal seeds differ: {first} / {again}"));
-                    let broken = why.map(|why| Broken { promise: 7, at: 0, why });
-                    watchman.broken = watchman.broken.or(broken);
-                }
+                let watchman = watch(seed);
                 if let Some(broken) = watchman.broken {
+                    println!("seed {seed}: {broken}");
                     found.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, broken);
                 }
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,37 +162,13 @@ fn many(arguments: &Arguments) -> ExitCode {
         });
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (seed, broken) in found.iter().take(10) {
-        println!("seed {seed}: {}", in_words(broken));
-    }
-    for (seed, broken) in found.iter().take(3) {
-        within_runtime(|| shrink(*seed, broken));
+    for (seed, broken) in found.iter().take(SHRUNK) {
+        within_runtime(|| tell_least(*seed, Story::new(*seed), broken.clone()));
     }
     let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seen = seen.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ");
     println!("seen: {seen}");
     println!("{:.0} s", began.elapsed().as_secs_f64());
-    println!("{} seeds, {} promises broken", arguments.seeds, found.len());
+    println!("{} seeds run, {} promises broken", arguments.seeds, found.len());
     if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Leaves out one disturbance after the other, as long as the same promise is broken.
-fn shrink(seed: u64, broken: &Broken) {
-    let whole = Story::new(seed);
-    let mut kept: Vec<usize> = (0..whole.disturbances.len()).collect();
-    let mut last = broken.clone();
-    let mut smaller = true;
-    while std::mem::take(&mut smaller) {
-        for nth in kept.clone() {
-            let fewer: Vec<usize> = kept.iter().copied().filter(|kept| *kept != nth).collect();
-            let again = run::run(whole.only(&fewer), false).broken;
-            if let Some(again) = again.filter(|again| again.promise == broken.promise) {
-                (kept, last, smaller) = (fewer, again, true);
-            }
-        }
-    }
-    println!("\n{}", whole.only(&kept));
-    println!("{}", in_words(&last));
-    let kept = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    println!("make simulate SIMULATE=\"--seed {seed} --keep {kept}\" tells it\n");
 }

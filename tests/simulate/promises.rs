@@ -1,6 +1,7 @@
 //! The promises, as far as a run can tell whether they are kept: at each write, at each moment, and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use zoneward::domain::{
     Admission, Event, Gap, Isolation, IsolationSpec, Mode, Origin, Record, Share, Sight, StepState, Zone,
@@ -22,6 +23,12 @@ pub struct Broken {
     pub promise: u8,
     pub at: i64,
     pub why: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "promise {} is broken {} s after the start: {}", self.promise, self.at, self.why)
+    }
 }
 
 /// Notes what is to be known of the past.
@@ -213,8 +220,9 @@ impl World {
         self.say(|| format!("replica {replica} saves the course of {zone} ({}): {stage:?}", isolation.id));
     }
 
-    /// 7: what is done is on record first, and what is not done has a reason.
-    pub fn note_record(&mut self, replica: usize, record: &Record) {
+    /// 7: what is done is on record first, and what is not done has a reason. Of what came of a step nothing is said by a
+    /// record that its writer takes for lost.
+    pub fn note_record(&mut self, replica: usize, record: &Record, known: bool) {
         let event = record.event;
         self.say(|| format!("replica {replica} records {event}: {}", record.message));
         self.watchman.count(event.as_str());
@@ -224,7 +232,7 @@ impl World {
         if matches!(event, Event::Isolate | Event::Admitted) && !record.rehearsal {
             self.watchman.intended.insert(zone.clone(), self.now);
         }
-        if let Some(step) = &record.step {
+        if let Some(step) = record.step.as_ref().filter(|_| known) {
             self.watchman.said.insert((zone, step.name.to_string()), step.state);
         }
     }

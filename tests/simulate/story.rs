@@ -177,12 +177,6 @@ impl Story {
     pub const fn is_plain(&self) -> bool {
         self.seed.is_multiple_of(20)
     }
-
-    /// Without some of its disturbances.
-    pub fn only(&self, kept: &[usize]) -> Self {
-        let disturbances = kept.iter().filter_map(|nth| self.disturbances.get(*nth).cloned()).collect();
-        Self { disturbances, ..self.clone() }
-    }
 }
 
 fn one_of<T: Clone>(rng: &mut ChaCha8Rng, choices: &[T]) -> T {
