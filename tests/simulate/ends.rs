@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use rand::RngExt;
 use zoneward::domain::verdict::Suspect;
 use zoneward::domain::{
     ClusterView, Coverage, Gap, Isolation, IsolationSpec, OperatorHold, PodCalls, Probes, Record, Snapshot, Zone,
@@ -43,12 +44,20 @@ impl Ends {
 
     /// As new as can be had.
     pub fn look(&self) -> Result<ClusterView, String> {
-        let world = self.stage.lock();
-        let blind = world.disturbs(|what| match what {
-            What::Blind { replica } if replica.is_none_or(|of| of == self.replica) => Some(()),
+        let mut world = self.stage.lock();
+        let mine = |replica: Option<usize>| replica.is_none_or(|of| of == self.replica);
+        let blind = world.disturbs(|what| matches!(what, What::Blind { replica } if mine(*replica)).then_some(()));
+        if blind.is_some() {
+            return Err("no answer".to_owned());
+        }
+        let old = world.disturbs(|what| match what {
+            What::Old { replica, seconds } if mine(*replica) => Some(*seconds),
             _ => None,
         });
-        if blind.is_some() { Err("no answer".to_owned()) } else { Ok(world.mesh.cluster()) }
+        let Some(seconds) = old else { return Ok(world.mesh.cluster()) };
+        let mut ago = || world.now - world.fate.random_range(0..=seconds);
+        let (nodes, pods) = (ago(), ago());
+        Ok(world.mesh.cluster_at(nodes, pods))
     }
 }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "what it found is what it is for")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whoever asks for one disturbance does not care for the others")]
 
+extern crate zoneward_core as zoneward;
+
 mod ends;
 mod promises;
 mod replica;

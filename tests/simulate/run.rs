@@ -56,6 +56,7 @@ impl Run {
             {
                 let mut world = self.stage.lock();
                 world.set_time(now);
+                world.mesh.remember(now);
                 if now % CYCLE == 0 {
                     world.mesh.serve(now);
                 }
@@ -231,6 +232,7 @@ impl Run {
             | What::Unobserved { .. }
             | What::Lost { .. }
             | What::Late { .. }
+            | What::Old { .. }
             | What::Blind { .. }
             | What::StoreFails { .. }
             | What::AuditFails { .. }
@@ -269,6 +271,7 @@ impl Run {
             | What::Unobserved { .. }
             | What::Lost { .. }
             | What::Late { .. }
+            | What::Old { .. }
             | What::Blind { .. }
             | What::StoreFails { .. }
             | What::AuditFails { .. }

@@ -138,6 +138,7 @@ const fn replica_of(what: &What) -> Option<usize> {
         What::Unobserved { replica }
         | What::Lost { replica, .. }
         | What::Late { replica, .. }
+        | What::Old { replica, .. }
         | What::Blind { replica }
         | What::StoreFails { replica, .. }
         | What::AuditFails { replica }

@@ -9,6 +9,8 @@ use zoneward::decide::{DrillTime, RecoverySettings};
 use zoneward::domain::{Mode, Period, Ratio, ReturnMode};
 use zoneward::pipeline::Settings;
 
+use crate::world::OLDEST_VIEW;
+
 /// Seconds after the start at which all disturbances are over.
 pub const CALM: i64 = 30 * 60;
 
@@ -52,6 +54,11 @@ pub enum What {
         zones: Vec<usize>,
     },
     Late {
+        replica: Option<usize>,
+        seconds: i64,
+    },
+    /// The cluster is seen as it was up to so many seconds ago, now older and now newer, nodes and pods each on their own.
+    Old {
         replica: Option<usize>,
         seconds: i64,
     },
@@ -287,8 +294,9 @@ fn trouble(rng: &mut ChaCha8Rng, story: &Story, faults: &[Disturbance]) -> Distu
             What::Lost { replica, zones }
         }
         16..24 => What::Late { replica, seconds: rng.random_range(5..120) },
-        24..29 => What::Blind { replica },
-        29..40 => What::StoreFails { replica, percent: rng.random_range(5..=100) },
+        24..28 => What::Blind { replica },
+        28..33 => What::Old { replica, seconds: rng.random_range(5..=OLDEST_VIEW) },
+        33..40 => What::StoreFails { replica, percent: rng.random_range(5..=100) },
         40..48 => What::AuditFails { replica },
         48..60 => {
             let how = one_of(

@@ -1,7 +1,7 @@
 //! A made-up mesh, as small as it may be: pods, nodes and addresses that steps change, and counts by service, zone and
 //! cycle. No request is simulated; what users would get follows from which pods serve, and from the faults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -24,6 +24,8 @@ const EDGES_MS: [f64; 6] = [10.0, 25.0, 50.0, 100.0, 250.0, f64::INFINITY];
 const BASE_ERRORS: f64 = 0.001;
 const MEDIAN_MS: f64 = 20.0;
 pub const NODES: usize = 2;
+/// How late the view of the cluster may be.
+pub const OLDEST_VIEW: i64 = 20;
 
 pub fn moment(second: i64) -> Timestamp {
     Timestamp::from_second(START + second).expect("a moment of this century")
@@ -77,6 +79,8 @@ pub struct Mesh {
     faults: Vec<Disturbance>,
     noise: ChaCha8Rng,
     cycles: BTreeMap<i64, BTreeMap<ServiceId, BTreeMap<Zone, Cell>>>,
+    /// As the places were, oldest first.
+    past: VecDeque<(i64, Vec<Place>)>,
 }
 
 impl Mesh {
@@ -101,6 +105,7 @@ impl Mesh {
             faults: story.disturbances.iter().filter(is_fault).cloned().collect(),
             noise,
             cycles: BTreeMap::new(),
+            past: VecDeque::new(),
         };
         (1..=PAST / CYCLE).for_each(|nth| mesh.serve(nth * CYCLE - PAST));
         mesh
@@ -272,9 +277,28 @@ impl Mesh {
         Probes { asked, failed: (sick.min(1.0) * f64::from(asked)).round() as u32, why: None }
     }
 
+    /// Keeps how the places are, for those who will see it late.
+    pub fn remember(&mut self, now: i64) {
+        self.past.retain(|(at, _)| now - at <= OLDEST_VIEW);
+        self.past.push_back((now, self.places.clone()));
+    }
+
+    fn places_at(&self, second: i64) -> &[Place] {
+        self.past.iter().find(|(at, _)| *at >= second).map_or(&self.places, |(_, places)| places)
+    }
+
     pub fn cluster(&self) -> ClusterView {
+        self.view(&self.places, &self.places)
+    }
+
+    /// With nodes as they were then, and pods as they were at another time.
+    pub fn cluster_at(&self, nodes: i64, pods: i64) -> ClusterView {
+        self.view(self.places_at(nodes), self.places_at(pods))
+    }
+
+    fn view(&self, nodes: &[Place], pods: &[Place]) -> ClusterView {
         let mut view = ClusterView::default();
-        for place in &self.places {
+        for place in nodes {
             for nth in 0..NODES {
                 let node = Node {
                     zone: Some(place.name.clone()),
@@ -284,6 +308,8 @@ impl Mesh {
                 };
                 view.nodes.insert(node_name(&place.name, nth), node);
             }
+        }
+        for place in pods {
             for (nth, pod) in place.pods.iter().enumerate() {
                 let id = PodId { namespace: "shop".to_owned(), name: format!("{}-{nth}", place.name) };
                 let pod = Pod {
