@@ -1,7 +1,8 @@
 //! Random runs of the whole loop, each from a seed: made-up meshes, faults, failures and people, and at each write, at each
 //! moment, and at a calm end, every promise of the README.
 //!
-//! `cargo test --test simulate -- --seeds 1000 --first 0` runs many, `--seed N` tells one, with all that happened.
+//! `--seeds 1000 --first 0` runs many. `--seed N` tells one, with all that happened in it; and, if a promise is broken, the least
+//! of it that breaks the same promise.
 
 #![allow(clippy::print_stdout, reason = "what it found is what it is for")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whoever asks for one disturbance does not care for the others")]
