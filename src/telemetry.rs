@@ -1,5 +1,6 @@
 //! Logs, and the daemon's own metrics.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::{Assessment, Event, Isolation};
+use crate::domain::{Assessment, Event, Isolation, Record};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -57,6 +58,18 @@ struct ZoneLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SignalLabels {
+    zone: String,
+    signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HoldLabels {
+    zone: String,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepNameLabels {
     zone: String,
     step: String,
@@ -85,6 +98,11 @@ pub struct Metrics {
     notifications: Family<NotificationLabels, Counter>,
     judges: Gauge,
     verdicts: Family<VerdictLabels, Gauge<i64, AtomicI64>>,
+    evidence: Family<SignalLabels, Gauge<f64, AtomicU64>>,
+    severity: Family<ZoneLabels, Gauge<f64, AtomicU64>>,
+    holds: Family<HoldLabels, Gauge<i64, AtomicI64>>,
+    held: Mutex<BTreeMap<String, String>>,
+    unrecorded_for: Gauge,
     isolated: Family<ZoneLabels, Gauge<i64, AtomicI64>>,
     steps: Family<StepLabels, Gauge<i64, AtomicI64>>,
     step_failures: Family<StepNameLabels, Gauge<i64, AtomicI64>>,
@@ -110,6 +128,11 @@ impl Default for Metrics {
             notifications: Family::default(),
             judges: Gauge::default(),
             verdicts: Family::default(),
+            evidence: Family::default(),
+            severity: Family::default(),
+            holds: Family::default(),
+            held: Mutex::default(),
+            unrecorded_for: Gauge::default(),
             isolated: Family::default(),
             steps: Family::default(),
             step_failures: Family::default(),
@@ -138,6 +161,12 @@ impl Default for Metrics {
         let help = "Messages to people, by target: sent, failed in the last try, dropped as too many wait";
         registry.register("notifications", help, m.notifications.clone());
         registry.register("zone_verdict", "1 for the newest verdict on the zone", m.verdicts.clone());
+        registry.register("zone_evidence_nats", "The strongest against chance, by signal", m.evidence.clone());
+        let help = "The size of the strongest effect, as a share of failed requests that is as bad";
+        registry.register("zone_severity_ratio", help, m.severity.clone());
+        registry.register("zone_hold", "1 for what keeps a lasting fault from being isolated", m.holds.clone());
+        let help = "Since when nothing could be put on record; 0 when it can be";
+        registry.register_with_unit("audit_unrecorded", help, Unit::Seconds, m.unrecorded_for.clone());
         registry.register("zone_isolated", "1 while the zone is, or may be, out of rotation", m.isolated.clone());
         registry.register("isolation_step", "1 for the state that a step of an isolation is in", m.steps.clone());
         registry.register("isolation_step_failures", "Failures of a step in a row", m.step_failures.clone());
@@ -163,7 +192,16 @@ impl Metrics {
         self.last_cycle.set(assessment.time.as_second() as f64);
         self.services.set(services as i64);
         self.verdicts.clear();
+        self.evidence.clear();
+        self.severity.clear();
         for (zone, finding) in &assessment.zones {
+            for evidence in &finding.evidence {
+                let labels = SignalLabels { zone: zone.to_string(), signal: evidence.signal.as_str() };
+                let nats = self.evidence.get_or_create_owned(&labels);
+                nats.set(nats.get().max(evidence.nats.get()));
+                let severity = self.severity.get_or_create_owned(&ZoneLabels { zone: zone.to_string() });
+                severity.set(severity.get().max(evidence.severity));
+            }
             let labels = VerdictLabels { zone: zone.to_string(), verdict: finding.verdict.as_str() };
             self.verdicts.get_or_create(&labels).set(1);
         }
@@ -217,11 +255,88 @@ impl Metrics {
         self.unrecorded.inc();
     }
 
+    /// For how long nothing could be put on record.
+    pub fn unrecorded_for(&self, seconds: i64) {
+        self.unrecorded_for.set(seconds);
+    }
+
     pub fn notified(&self, target: &'static str, outcome: &'static str) {
         self.notifications.get_or_create(&NotificationLabels { target, outcome }).inc();
     }
 
-    pub fn record(&self, event: Event) {
-        self.records.get_or_create(&EventLabels { event: event.as_str() }).inc();
+    pub fn record(&self, record: &Record) {
+        self.records.get_or_create(&EventLabels { event: record.event.as_str() }).inc();
+        let Some(zone) = record.zone.as_ref().map(ToString::to_string) else { return };
+        let labels = |reason: String| HoldLabels { zone: zone.clone(), reason };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match (record.event, &record.reason) {
+            (Event::Blocked, Some(reason)) => {
+                let reason = reason.as_str().to_owned();
+                if let Some(before) = held.insert(zone.clone(), reason.clone()) {
+                    self.holds.remove(&labels(before));
+                }
+                self.holds.get_or_create(&labels(reason)).set(1);
+            }
+            (Event::Isolate | Event::Clear, _) => {
+                if let Some(before) = held.remove(&zone) {
+                    self.holds.remove(&labels(before));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::{Finding, HoldReason, Nats, Zone};
+
+    #[test]
+    fn a_hold_shows_its_newest_reason_until_the_zone_is_isolated_or_clear() {
+        let metrics = Metrics::default();
+        let record = |event, reason| {
+            let mut record = Record::new(Timestamp::UNIX_EPOCH, event, "").zone(&Zone::new("zone-b"));
+            record.reason = reason;
+            metrics.record(&record);
+            metrics
+                .encode()
+                .lines()
+                .filter(|line| line.starts_with("zoneward_zone_hold{"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(record(Event::Suspect, None), "");
+        let held = |reason: &str| format!("zoneward_zone_hold{{zone=\"zone-b\",reason=\"{reason}\"}} 1");
+        assert_eq!(record(Event::Blocked, Some(HoldReason::RegionalFault)), held("regional_fault"));
+        assert_eq!(record(Event::Blocked, Some(HoldReason::NotLeader)), held("not_leader"));
+        assert_eq!(record(Event::Clear, None), "");
+    }
+
+    #[test]
+    fn evidence_is_the_strongest_of_a_signal_and_goes_with_the_finding() {
+        let metrics = Metrics::default();
+        let evidence = |nats: f64, severity: f64| {
+            let text = r#"{"signal": "server_errors", "vantage": "server", "nats": "1 nats", "seen": 0.1, "expected": 0.0,
+                "excess_low": 0.0, "excess_high": 0.1, "zone_requests": 100.0, "peer_requests": 100.0, "window": "30s",
+                "severity": 0.0}"#;
+            let mut evidence: crate::domain::Evidence = serde_json::from_str(text).unwrap();
+            (evidence.nats, evidence.severity) = (Nats::new(nats), severity);
+            evidence
+        };
+        let mut finding = Finding::healthy();
+        let zones = |finding: &Finding| [(Zone::new("zone-b"), finding.clone())].into();
+        let shown = |finding: &Finding| {
+            let time = Timestamp::UNIX_EPOCH;
+            metrics.cycle(&Assessment { time, zones: zones(finding), unsettled: Default::default() }, 1, 0.1);
+            metrics.encode()
+        };
+        finding.evidence = vec![evidence(21.5, 0.2), evidence(14.0, 0.4)];
+        let text = shown(&finding);
+        assert!(text.contains("zoneward_zone_evidence_nats{zone=\"zone-b\",signal=\"server_errors\"} 21.5"), "{text}");
+        assert!(text.contains("zoneward_zone_severity_ratio{zone=\"zone-b\"} 0.4"), "{text}");
+        assert!(!shown(&Finding::healthy()).contains("zone_evidence_nats{"));
     }
 }

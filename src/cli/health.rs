@@ -27,11 +27,10 @@ pub(super) struct CountingSink {
 #[async_trait]
 impl AuditSink for CountingSink {
     async fn append(&self, record: Record) -> Result<(), AuditError> {
-        let event = record.event;
         let written = self.journal.append(record.clone()).await;
         self.status.recorded(written.as_ref().err(), record.time);
         written?;
-        self.status.metrics.record(event);
+        self.status.metrics.record(&record);
         self.status.shown.record(&record);
         self.notifiers.iter().for_each(|notifier| notifier.notify(&record));
         Ok(())
@@ -148,6 +147,8 @@ impl Status for DaemonStatus {
         if let Some(pause) = self.pause.get() {
             self.metrics.paused(!pause.borrow().is_off());
         }
+        let since = self.unrecorded().map(|(since, _)| since);
+        self.metrics.unrecorded_for(since.map_or(0, |since| super::now().duration_since(since).as_secs().max(1)));
         self.metrics.encode()
     }
 
