@@ -126,9 +126,9 @@ fn shorten(it: &mut Disturbance, later: bool) -> bool {
         return false;
     }
     if later {
-        it.from += half
+        it.from += half;
     } else {
-        it.until -= half
+        it.until -= half;
     }
     true
 }
