@@ -141,6 +141,17 @@ pub trait Notifier: Send + Sync {
 #[async_trait]
 pub trait AuditSink: Send + Sync {
     async fn append(&self, record: Record) -> Result<(), AuditError>;
+
+    /// Whether it keeps what decisions rest on.
+    fn keeps_inputs(&self) -> bool {
+        false
+    }
+
+    /// Keeps a file that decisions of that time rest on, and returns the SHA-256 by which they cite it; none where it can't
+    /// be kept.
+    async fn keep_inputs(&self, _time: Timestamp, _file: Vec<u8>) -> Option<String> {
+        None
+    }
 }
 
 #[derive(Debug, Error)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::corroborate::POD_CYCLES;
 use super::persist::{Watches, severity};
@@ -14,7 +15,7 @@ use crate::domain::verdict::Suspect;
 use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Vantage, Zone};
 
 /// One cycle, or a sum of cycles, of one service: by zone, and for the latency by zone and bucket.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Frame {
     pub served: Vec<f64>,
     pub served_failed: Vec<f64>,
@@ -83,7 +84,7 @@ const SETTLING: u32 = 2;
 /// Everything that judging needs. Pure: it changes by [`History::push`] alone, and equal snapshots make equal histories.
 ///
 /// A cycle of which nothing is known does not move it: no data is neither healthy nor zero.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct History {
     pub(super) scale: Scale,
     pub(super) zones: Vec<Zone>,
@@ -147,6 +148,28 @@ impl History {
     /// Whether the zone looked suspicious lately: it is clear after as long as the service concerned has to be calm.
     pub fn watched(&self, zone: &Zone) -> bool {
         self.zones.binary_search(zone).is_ok_and(|z| self.watched[z] > 0)
+    }
+
+    /// What the newest cycles saw, oldest first, as far as it is remembered.
+    pub fn seen_lately(&self) -> Vec<Snapshot> {
+        let Some(newest) = self.seen else { return Vec::new() };
+        let cycles = self.tracks.values().map(|track| track.recent.len()).max().unwrap_or(0);
+        let at = |back: usize| {
+            let cells = self.tracks.iter().filter_map(|(service, track)| {
+                let cells = track.cells(back)?.into_iter().enumerate().map(|(z, cell)| (self.zones[z].clone(), cell));
+                Some((service.clone(), cells.collect()))
+            });
+            let time = newest - self.scale.cycle.signed() * back as i32;
+            Snapshot { cells: cells.collect(), gaps: Vec::new(), coverage: BTreeMap::new(), time, cluster: None }
+        };
+        (0..cycles).rev().map(at).collect()
+    }
+
+    /// Whether anything looks suspicious, or did lately, so that the next cycle may decide.
+    pub fn hints(&self) -> bool {
+        let services = || self.tracks.values().map(|track| &track.watches).chain([&self.pooled]);
+        let suspicious = |zone: usize| services().any(|watches| watches.suspicious(zone));
+        (0..self.zones.len()).any(|zone| self.watched[zone] > 0 || suspicious(zone))
     }
 
     /// Whether the zone's servers answered, or its clients called, within the longest window.

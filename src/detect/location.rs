@@ -4,6 +4,8 @@
 //! that a request here is slower than one there. Means are ruled by the slowest few requests, and Istio's buckets
 //! are too coarse for quantiles. A table made from the service's own histogram turns it into a factor.
 
+use serde::{Deserialize, Serialize};
+
 use super::compare::Look;
 use super::past::Past;
 use super::settings::Scale;
@@ -18,7 +20,7 @@ const FEWEST_KNOWN: f64 = 100.0;
 pub(super) const USUAL_NOISE: f64 = 0.05;
 
 /// The probability that a request `factor` times as slow is slower than a usual one, for each of [`FACTORS`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ShiftTable {
     probabilities: [f64; FACTORS.len()],
     slope: f64,
@@ -117,7 +119,7 @@ pub(super) fn shifts_against_peers(latency: &[Vec<f64>], table: &ShiftTable) -> 
 }
 
 /// A zone's standing difference from its peers in log latency, and how many minutes it rests on.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Offset {
     weighted: f64,
     pub weight: f64,

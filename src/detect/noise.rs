@@ -4,6 +4,8 @@
 //! would see a fault in every burst. What is learned is the dispersion of the *difference* between a zone and what
 //! is expected of it, in blocks of four cycles; the marginal variance would overstate it.
 
+use serde::{Deserialize, Serialize};
+
 use super::compare::SIGNALS;
 use super::location;
 use super::lost;
@@ -22,7 +24,7 @@ pub(super) const BLOCK: usize = 4;
 const LARGEST_SQUARE: f64 = 25.0;
 
 /// Learned squares and their weight by signal.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Noise {
     squares: [f64; SIGNALS],
     weights: [f64; SIGNALS],

@@ -3,13 +3,15 @@
 //! It is kept twice: decayed over an hour, which follows the day, and over a day, which what follows may not leave by more
 //! than an effect that matters. So a fault that creeps in is not learned as the new normal.
 
+use serde::{Deserialize, Serialize};
+
 use super::history::Frame;
 use super::location::Offset;
 use super::proportion::{self, Usual};
 use super::settings::Scale;
 use super::tail;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Past {
     pub recent: Frame,
     pub lasting: Frame,

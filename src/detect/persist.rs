@@ -1,5 +1,7 @@
 //! How long something has been wrong: what is watched, and for how many cycles it was there.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::compare::{Look, Looks, SIGNALS};
 use super::corroborate::Rival;
 use super::settings::{LONGEST_WINDOW, Scale, Settings};
@@ -41,8 +43,10 @@ pub(super) struct Reading {
 }
 
 /// A reading, and what is remembered of earlier ones.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Watch {
+    /// Made anew in each cycle.
+    #[serde(skip)]
     pub reading: Reading,
     /// One bit a cycle, the newest lowest: suspicious, and still so. An intermittent fault adds up.
     presence: u128,
@@ -60,6 +64,20 @@ struct Effects([f32; LONGEST_WINDOW]);
 impl Default for Effects {
     fn default() -> Self {
         Self([0.0; LONGEST_WINDOW])
+    }
+}
+
+impl Serialize for Effects {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Effects {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let effects = Vec::deserialize(deserializer)?;
+        let wrong = |effects: Vec<f32>| serde::de::Error::invalid_length(effects.len(), &"the longest window");
+        effects.try_into().map(Self).map_err(wrong)
     }
 }
 
@@ -96,7 +114,7 @@ impl Watch {
 }
 
 /// By signal and zone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Watches([Vec<Watch>; SIGNALS]);
 
 impl Watches {

@@ -83,7 +83,7 @@ pub(super) const LAG: usize = 8;
 const LASTING_S: f64 = 86_400.0;
 
 /// The settings as the statistics use them: in cycles.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Scale {
     pub cycle: CycleLength,
     correlation_s: f64,

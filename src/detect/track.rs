@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::compare::{Looks, Prepared, SIGNALS};
 use super::corroborate::Rival;
 use super::history::{Frame, coarsen};
@@ -11,21 +13,24 @@ use super::past::Past;
 use super::persist::Watches;
 use super::pool::Pool;
 use super::settings::{self, LAG, LONGEST_WINDOW, Scale, WARM_UP, WINDOWS};
-use crate::domain::{Cell, Histogram, ServiceSettings, Zone};
+use crate::domain::{Calls, Cell, Histogram, ServiceSettings, Zone};
 
 /// Cycles after which the latency table is made anew.
 const TABLE_AGE: u64 = 20;
 
 /// For how many cycles in a row a zone was not learned from, and whether it was worse than its peers in them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Frozen {
     cycles: u32,
     apart: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Track {
+    /// Those in effect are put in again by [`super::History::retune`].
+    #[serde(skip)]
     pub settings: ServiceSettings,
+    #[serde(with = "crate::domain::observation::edges")]
     edges_ms: Vec<f64>,
     /// Newest first.
     pub recent: VecDeque<Frame>,
@@ -134,6 +139,17 @@ impl Track {
             let merged = Histogram { edges_ms: old.clone(), counts: std::mem::take(counts) };
             *counts = coarsen(&merged, &self.edges_ms);
         }
+    }
+
+    /// What was seen so many cycles ago, by zone.
+    pub fn cells(&self, back: usize) -> Option<Vec<Cell>> {
+        let frame = self.recent.get(back)?;
+        let cell = |zone: usize| Cell {
+            served: Calls { total: frame.served[zone], failed: frame.served_failed[zone] },
+            called: Calls { total: frame.called[zone], failed: frame.called_failed[zone] },
+            latency: Histogram { edges_ms: self.edges_ms.clone(), counts: frame.latency[zone].clone() },
+        };
+        Some((0..frame.served.len()).map(cell).collect())
     }
 
     /// Forgets a zone's recent cycles.

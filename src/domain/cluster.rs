@@ -7,28 +7,34 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ServiceId, Zone};
 
 /// The cluster at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterView {
     pub nodes: BTreeMap<String, Node>,
+    #[serde(with = "pairs")]
     pub pods: BTreeMap<PodId, Pod>,
     pub services: BTreeMap<ServiceId, Service>,
     /// Those whose new pods can't go everywhere.
+    #[serde(with = "pairs")]
     pub workloads: BTreeMap<WorkloadId, Workload>,
     /// Ready pods of each zone that each disruption budget counts.
     pub disruption_budgets: BTreeMap<ServiceId, BTreeMap<Zone, u32>>,
     /// Why volumes and disruption budgets are not known, if so: acting does without.
     pub unread: Option<String>,
     /// Where metrics tell.
+    #[serde(with = "shared")]
     pub cpu_use: Option<Arc<CpuUse>>,
 }
 
 /// CPU that pods used lately, in thousandths of a core.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuUse {
     pub seen_at: Timestamp,
+    #[serde(with = "pairs")]
     pub pods: BTreeMap<PodId, u64>,
 }
 
@@ -52,8 +58,45 @@ impl std::ops::AddAssign for Load {
     }
 }
 
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::CpuUse;
+
+    #[allow(clippy::ref_option, reason = "as the derive calls it")]
+    pub(super) fn serialize<S: Serializer>(value: &Option<Arc<CpuUse>>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<CpuUse>>, D::Error> {
+        Ok(Option::<CpuUse>::deserialize(deserializer)?.map(Arc::new))
+    }
+}
+
+/// Maps whose keys are no text, as lists of pairs.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer, K: Serialize, V: Serialize>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, K: Deserialize<'de> + Ord, V: Deserialize<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
 /// What makes pods, such as a `Deployment`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkloadId {
     pub namespace: String,
     pub kind: String,
@@ -67,7 +110,7 @@ impl fmt::Display for WorkloadId {
 }
 
 /// Where the pods of a workload are, and what keeps new ones from going elsewhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     pub pods: BTreeMap<Zone, u32>,
     pub spread: Option<ZoneSpread>,
@@ -78,7 +121,7 @@ pub struct Workload {
 }
 
 /// A strict spread over zones (`DoNotSchedule`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneSpread {
     pub max_skew: u32,
     pub min_domains: u32,
@@ -86,7 +129,7 @@ pub struct ZoneSpread {
     pub counts_tainted_nodes: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub zone: Option<Zone>,
     /// The cloud's own id of the zone, where it tells: AWS' names of zones differ from account to account.
@@ -105,7 +148,7 @@ pub struct Node {
     pub karpenter_pool: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodId {
     pub namespace: String,
     pub name: String,
@@ -118,13 +161,13 @@ impl fmt::Display for PodId {
 }
 
 /// Where a pod runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub zone: Zone,
     pub node: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     pub uid: String,
     pub node: Option<String>,
@@ -144,7 +187,7 @@ pub struct Pod {
 }
 
 /// Whether, and by whom, a pod is taken out of the mesh's endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Draining {
     #[default]
     No,
@@ -153,14 +196,14 @@ pub enum Draining {
     Others,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Callers know its pods by name, and choose among them without the mesh.
     pub headless: bool,
 }
 
 /// A zone's nodes, and how many take no new pods for whatever reason but ours.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneNodes {
     pub nodes: u32,
     pub unavailable: u32,

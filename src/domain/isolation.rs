@@ -14,7 +14,7 @@ pub const LONGEST_ISOLATION: SignedDuration = SignedDuration::from_hours(72);
 const LONGEST_RETURN: SignedDuration = SignedDuration::from_hours(2);
 
 /// One episode of a zone out of rotation. The spec is what is wanted; the rest is the ledger.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Isolation {
     /// Tells episodes of a zone apart.
     pub id: String,
@@ -41,7 +41,7 @@ pub struct Isolation {
 }
 
 /// What is wanted of an isolation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IsolationSpec {
     pub zone: Zone,
     pub origin: Origin,
@@ -60,7 +60,8 @@ pub struct IsolationSpec {
 }
 
 /// Whether guardrails let an isolation begin.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Admission {
     #[default]
     Pending,

@@ -27,7 +27,7 @@ pub use observation::{Calls, Cell, Coverage, Gap, Histogram, PodAge, PodCalls, S
 pub use overview::Overview;
 pub use pause::Pause;
 pub use quantity::{Bytes, CycleLength, Factor, Nats, Period, Ratio};
-pub use record::{Event, Record};
+pub use record::{Event, Guardrail, GuardrailSaid, Record};
 pub use recovery::{Probes, Recovery, ReturnMode, Stage};
 pub use service::{ServiceOverride, ServiceSettings, Services};
 pub use silence::{Silence, Silences};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClusterView, Ratio, ServiceId, Zone};
 
 /// Everything seen between two cycles.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The cycle this stands for. Its data ends the configured offset earlier.
     pub time: Timestamp,
@@ -45,7 +45,7 @@ impl Snapshot {
 }
 
 /// One service in one zone during one cycle.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// As the serving proxies saw it (`reporter="destination"`).
     pub served: Calls,
@@ -77,10 +77,25 @@ impl std::ops::AddAssign for Calls {
 }
 
 /// Counts between bucket edges (not cumulative). The last edge is infinite.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
+    #[serde(with = "edges")]
     pub edges_ms: Vec<f64>,
     pub counts: Vec<f64>,
+}
+
+/// Upper edges of buckets; an infinite one is null, as JSON has none.
+pub mod edges {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(edges_ms: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(edges_ms.iter().map(|edge| edge.is_finite().then_some(*edge)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+        let edges = Vec::<Option<f64>>::deserialize(deserializer)?;
+        Ok(edges.into_iter().map(|edge| edge.unwrap_or(f64::INFINITY)).collect())
+    }
 }
 
 impl Histogram {
@@ -143,7 +158,7 @@ pub fn coverage_gaps<'a>(
 }
 
 /// One pod over the cycles asked for: its calls, or the durations of its requests.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodCalls {
     pub pod: String,
     /// Where it runs, if that is known.

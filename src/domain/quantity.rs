@@ -240,7 +240,8 @@ fn round(value: f64) -> f64 {
 
 /// The time between two looks, in whole seconds; cycles lie on its multiples since the epoch, so that a
 /// live run and a backtest of the same stretch look at the same instants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct CycleLength(i64);
 
 impl CycleLength {

@@ -32,12 +32,18 @@ pub struct Record {
     pub step: Option<StepRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effect>,
+    /// What each guardrail said, in the order in which they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<Guardrail>,
     /// Guardrails that could not be evaluated, as they need what was not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_evaluated: Vec<String>,
     /// What guardrails warn of, and let pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// SHA-256 of the file that holds what it was decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
     /// Whether it was only a rehearsal: decided in earnest, with no hands.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rehearsal: bool,
@@ -59,8 +65,10 @@ impl Record {
             reason: None,
             step: None,
             effective: None,
+            guardrails: Vec::new(),
             not_evaluated: Vec::new(),
             warnings: Vec::new(),
+            inputs: None,
             rehearsal: false,
             figures: serde_json::Map::new(),
         }
@@ -96,6 +104,32 @@ impl Record {
     }
 }
 
+/// Its name, what it said, and the figures for people, as far as there are any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guardrail(pub String, pub GuardrailSaid, pub String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardrailSaid {
+    Passed,
+    Held,
+    Warned,
+    NotEvaluated,
+    Overridden,
+}
+
+impl GuardrailSaid {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Held => "held",
+            Self::Warned => "warned",
+            Self::NotEvaluated => "not evaluated",
+            Self::Overridden => "overridden",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     pub name: StepName,
@@ -114,6 +148,8 @@ pub enum Event {
     Stopped,
     /// The journal could not be written for a while: until then nothing was begun, and what was seen is not on record.
     Unrecorded,
+    /// The oldest entries are removed, as they are too old or too many.
+    Retired,
     /// This replica lets another one act.
     HandedOver,
     /// A new edition of the configuration is in effect, or is wrong and is not.
@@ -176,6 +212,7 @@ impl Event {
             Self::Started => "started",
             Self::Stopped => "stopped",
             Self::Unrecorded => "unrecorded",
+            Self::Retired => "retired",
             Self::HandedOver => "handed_over",
             Self::ConfigurationChanged => "configuration_changed",
             Self::ConfigurationRefused => "configuration_refused",

@@ -100,7 +100,7 @@ impl ServiceSettings {
 }
 
 /// The settings of every service.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Services {
     pub usual: ServiceSettings,
     /// Later ones win.

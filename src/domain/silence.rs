@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 
 use super::Zone;
 
 /// What is known of silences.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Silences {
     /// When they were last seen; never, where there is none to ask.
     pub seen_at: Option<Timestamp>,
@@ -22,7 +23,7 @@ impl Silences {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Silence {
     pub id: String,
     pub by: String,
@@ -33,10 +34,11 @@ pub struct Silence {
 }
 
 /// The zones that a matcher names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SilencedZones {
     One(Zone),
-    Pattern(Regex),
+    Pattern(#[serde(with = "as_text")] Regex),
 }
 
 impl SilencedZones {
@@ -52,5 +54,18 @@ impl SilencedZones {
             Self::One(named) => named == zone,
             Self::Pattern(pattern) => pattern.is_match(zone.as_str()),
         }
+    }
+}
+
+mod as_text {
+    use regex::Regex;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(pattern: &Regex, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(pattern.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Regex, D::Error> {
+        Regex::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

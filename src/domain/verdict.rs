@@ -284,7 +284,7 @@ pub struct Sight {
 pub const NEW_FOR: Period = Period::from_mins(10);
 
 /// One service in one zone, to be seen pod by pod over some cycles.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Suspect {
     pub service: ServiceId,
     pub zone: Zone,

@@ -17,8 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{
-    Admission, Assessment, ClusterView, Finding, HoldReason, Isolation, OperatorHold, Origin, Pause, Record, Request,
-    ServiceId, Silences, Snapshot, Verdict, Zone,
+    Admission, Assessment, ClusterView, Finding, Guardrail as Said, GuardrailSaid, HoldReason, Isolation, OperatorHold,
+    Origin, Pause, Record, Request, ServiceId, Silences, Snapshot, Verdict, Zone,
 };
 
 /// Silences that were seen longer ago may lack the newest.
@@ -125,9 +125,36 @@ pub fn examine(
     GUARDRAILS.iter().map(|guardrail| (guardrail.name, outcome(guardrail))).collect()
 }
 
+/// What each guardrail said, for the record. What it has counted is told of zoneward's own wishes.
+pub fn said(
+    outcomes: &[(&'static str, Outcome)],
+    situation: &Situation<'_>,
+    request: &Request,
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<Said> {
+    let counted = |guardrail: &Guardrail| {
+        let own = request.origin == Origin::Detector;
+        own.then(|| standing::value(guardrail, situation, (request, settings), now)).flatten().unwrap_or_default()
+    };
+    let one = |(guardrail, (name, outcome)): (&Guardrail, &(&'static str, Outcome))| {
+        let (said, why) = match outcome {
+            Outcome::Passed => (GuardrailSaid::Passed, counted(guardrail)),
+            Outcome::NotEvaluated => (GuardrailSaid::NotEvaluated, String::new()),
+            Outcome::Held(reason) => (GuardrailSaid::Held, reason.to_string()),
+            Outcome::Warned(reason) => (GuardrailSaid::Warned, reason.to_string()),
+            Outcome::Overridden(reason) => (GuardrailSaid::Overridden, reason.to_string()),
+        };
+        Said((*name).to_owned(), said, why)
+    };
+    GUARDRAILS.iter().zip(outcomes).map(one).collect()
+}
+
 /// What is to be known of a request that may pass.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Passed {
+    /// What each guardrail said.
+    pub said: Vec<Said>,
     /// Guardrails that could not be evaluated.
     pub not_evaluated: Vec<&'static str>,
     pub warnings: Vec<HoldReason>,
@@ -137,6 +164,7 @@ impl Passed {
     /// Puts it on record.
     #[must_use]
     pub fn on(&self, mut record: Record) -> Record {
+        record.guardrails.clone_from(&self.said);
         record.not_evaluated = self.not_evaluated.iter().map(|name| (*name).to_owned()).collect();
         record.warnings = self.warnings.iter().map(ToString::to_string).collect();
         record
@@ -150,8 +178,15 @@ pub fn admit(
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Passed, HoldReason> {
+    let outcomes = examine(situation, request, settings, now);
+    let said = said(&outcomes, situation, request, settings, now);
+    settle(outcomes).map(|passed| Passed { said, ..passed })
+}
+
+/// Whether all of it lets a request pass, or the first reason why not.
+pub fn settle(outcomes: Vec<(&'static str, Outcome)>) -> Result<Passed, HoldReason> {
     let mut passed = Passed::default();
-    for (name, outcome) in examine(situation, request, settings, now) {
+    for (name, outcome) in outcomes {
         match outcome {
             Outcome::Passed | Outcome::Overridden(_) => {}
             Outcome::Held(reason) => return Err(reason),

@@ -75,7 +75,7 @@ fn state(guardrail: &Guardrail, [own, by_hand]: &[Outcome; 2], value: impl Fn() 
 }
 
 /// What a guardrail that lets pass has counted.
-fn value(
+pub(super) fn value(
     guardrail: &Guardrail,
     situation: &Situation<'_>,
     (request, settings): (&Request, &Settings),

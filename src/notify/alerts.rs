@@ -128,6 +128,7 @@ impl Alerts {
             Event::Started
             | Event::Stopped
             | Event::Unrecorded
+            | Event::Retired
             | Event::HandedOver
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused

@@ -155,6 +155,7 @@ fn severity(record: &Record) -> EventType {
         Event::Started
         | Event::Stopped
         | Event::Unrecorded
+        | Event::Retired
         | Event::HandedOver
         | Event::ConfigurationChanged
         | Event::Resumed

@@ -169,6 +169,7 @@ const fn is_of_the_process(event: Event) -> bool {
         Event::Started
             | Event::Stopped
             | Event::Unrecorded
+            | Event::Retired
             | Event::HandedOver
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused

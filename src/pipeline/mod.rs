@@ -2,11 +2,15 @@
 
 mod course;
 mod drill;
+mod inputs;
 mod notes;
 mod outcome;
 mod recovery;
+mod replay;
 mod scene;
 
+pub use inputs::Inputs;
+pub use replay::ReplayError;
 pub use scene::{Scene, Surroundings, overview};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,8 +24,8 @@ use self::course::Course;
 use crate::decide;
 use crate::detect::{self, History, Pods};
 use crate::domain::{
-    Assessment, CycleLength, Decision, Event, Finding, Gap, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
-    Origin, Pause, Record, Request, ServiceId, Share, Sight, Silences, Snapshot, Zone,
+    Assessment, CycleLength, Decision, Event, Finding, Gap, Guardrail, HoldReason, Isolation, IsolationSpec, Mode,
+    OperatorHold, Origin, Pause, Record, Request, ServiceId, Share, Sight, Silences, Snapshot, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -117,6 +121,8 @@ pub struct Pipeline {
     ledger: (Vec<Isolation>, BTreeMap<Zone, OperatorHold>),
     course: Course,
     sight: Arc<watch::Sender<Option<Arc<Sight>>>>,
+    /// What this cycle's decisions rest on.
+    inputs: inputs::Keeping,
 }
 
 impl Pipeline {
@@ -145,6 +151,7 @@ impl Pipeline {
             ledger: Default::default(),
             course: Course::new(cycle),
             sight,
+            inputs: inputs::Keeping::default(),
         }
     }
 
@@ -201,14 +208,18 @@ impl Pipeline {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<(), TickError> {
+        let before = self.before_cycle();
         self.history.push(snapshot, &self.settings.detect);
-        let assessment = self.judge(observer, snapshot, now).await;
+        let (assessment, looks) = self.judge(observer, snapshot, now).await;
         let sight = Arc::new(Sight { snapshot: snapshot.clone(), assessment });
         self.sight.send_replace(Some(Arc::clone(&sight)));
         self.course.judged(&sight);
         let mut isolations = self.store.list().await?;
         let holds = self.store.holds().await?;
         self.ledger = (isolations.clone(), holds.clone());
+        self.begin_inputs(before, (&sight, looks), &isolations, &holds, now);
+        // With what this cycle adds to them.
+        let mut known = isolations.clone();
         self.note_gaps(&sight, &isolations).await?;
         self.note_acknowledged(&isolations, now).await?;
         let mut stored = Ok(());
@@ -218,10 +229,12 @@ impl Pipeline {
             match decision {
                 Decision::Hold(reason) => self.hold(&zone, finding, reason, snapshot.time).await?,
                 // What can't be stored of one zone keeps nothing back of the others.
-                Decision::Isolate(request) => match self.isolate(request, &sight, finding, &holds, now).await {
-                    Err(TickError::Store(error)) => stored = stored.and(Err(error)),
-                    other => other?,
-                },
+                Decision::Isolate(request) => {
+                    match self.isolate(request, &sight, finding, (&mut known, &holds), now).await {
+                        Err(TickError::Store(error)) => stored = stored.and(Err(error)),
+                        other => other?,
+                    }
+                }
             }
         }
         self.note_effect(snapshot, &mut isolations).await?;
@@ -241,24 +254,31 @@ impl Pipeline {
     }
 
     /// Detects, looks closer at what is unsettled, and detects again.
-    async fn judge(&self, observer: &mut dyn Observer, snapshot: &Snapshot, now: Timestamp) -> Assessment {
-        let mut pods = Pods::new();
+    async fn judge(
+        &self,
+        observer: &mut dyn Observer,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> (Assessment, inputs::Looks) {
+        let (mut pods, mut looks) = (Pods::new(), inputs::Looks::new());
         let mut assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
         for _ in 0..MOST_CLOSER_LOOKS {
             if assessment.unsettled.is_empty() {
                 break;
             }
             for suspect in &assessment.unsettled {
-                match observer.observe_pods(suspect, snapshot.time).await {
+                let look = observer.observe_pods(suspect, snapshot.time).await.map_err(|error| error.to_string());
+                looks.push((suspect.clone(), look.clone()));
+                match look {
                     Ok(seen) => {
                         pods.insert(suspect.clone(), seen);
                     }
-                    Err(error) => return unsettled_as_gaps(assessment, &error.to_string()),
+                    Err(error) => return (unsettled_as_gaps(assessment, &error), looks),
                 }
             }
             assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
         }
-        unsettled_as_gaps(assessment, "too many suspects to look at in one cycle")
+        (unsettled_as_gaps(assessment, "too many suspects to look at in one cycle"), looks)
     }
 
     /// A fault that is held back for another reason than its age goes on record whenever the reason changes.
@@ -304,14 +324,14 @@ impl Pipeline {
             | HoldReason::CoolingDown { .. }
             | HoldReason::BudgetSpent { .. } => finding.persistent,
         };
-        if worth_a_record { self.blocked(zone, finding, reason, time).await } else { Ok(()) }
+        if worth_a_record { self.blocked(zone, finding, (reason, Vec::new()), time).await } else { Ok(()) }
     }
 
     async fn blocked(
         &mut self,
         zone: &Zone,
         finding: &Finding,
-        reason: HoldReason,
+        (reason, said): (HoldReason, Vec<Guardrail>),
         time: Timestamp,
     ) -> Result<(), AuditError> {
         let standing = self.standings.entry(zone.clone()).or_default();
@@ -324,6 +344,7 @@ impl Pipeline {
         let mut record = Record::new(time, Event::Blocked, message).evidence(&finding.evidence);
         record.verdict = Some(finding.verdict.clone());
         record.reason = Some(reason);
+        record.guardrails = said;
         self.record(record, Some(zone)).await
     }
 
@@ -352,15 +373,16 @@ impl Pipeline {
         request: Request,
         sight: &Sight,
         finding: &Finding,
-        holds: &BTreeMap<Zone, OperatorHold>,
+        (isolations, holds): (&mut Vec<Isolation>, &BTreeMap<Zone, OperatorHold>),
         now: Timestamp,
     ) -> Result<(), TickError> {
         let snapshot = &sight.snapshot;
-        let isolations = self.store.list().await?;
-        let situation = self.situation(sight, &isolations, holds);
-        let passed = match guard::admit(&situation, &request, &self.settings.guard, now) {
-            Ok(passed) => passed,
-            Err(reason) => return Ok(self.blocked(&request.zone, finding, reason, snapshot.time).await?),
+        let situation = self.situation(sight, isolations, holds);
+        let outcomes = guard::examine(&situation, &request, &self.settings.guard, now);
+        let said = guard::said(&outcomes, &situation, &request, &self.settings.guard, now);
+        let passed = match guard::settle(outcomes) {
+            Ok(passed) => guard::Passed { said, ..passed },
+            Err(reason) => return Ok(self.blocked(&request.zone, finding, (reason, said), snapshot.time).await?),
         };
         let zone = request.zone;
         let message = format!(
@@ -402,9 +424,10 @@ impl Pipeline {
         let created = self.store.create(spec, now).await;
         if let Err(StoreError::Impossible(why)) = created {
             let reason = HoldReason::Invalid { why };
-            return Ok(self.blocked(&zone, finding, reason, snapshot.time).await?);
+            return Ok(self.blocked(&zone, finding, (reason, Vec::new()), snapshot.time).await?);
         }
         if created.is_ok() {
+            *isolations = self.store.list().await?;
             self.standings.entry(zone).or_default().asked = false;
         }
         Ok(created?)
@@ -449,9 +472,13 @@ impl Pipeline {
         Ok(self.store.save_course(isolation).await?)
     }
 
-    async fn record(&self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {
+    async fn record(&mut self, mut record: Record, zone: Option<&Zone>) -> Result<(), AuditError> {
         record.zone = zone.cloned();
         record.rehearsal = self.settings.mode == Mode::Observe && record.event == Event::Isolate;
+        if matches!(record.event, Event::Suspect | Event::Blocked | Event::Isolate) && record.verdict.is_some() {
+            let at_any_rate = record.event == Event::Isolate;
+            self.cite_inputs(&mut record, at_any_rate).await;
+        }
         self.audit.append(record).await
     }
 }

@@ -111,7 +111,7 @@ impl Pipeline {
     }
 
     /// What differed for a day, and is taken for normal from now on.
-    pub(super) async fn note_adopted(&self, time: Timestamp) -> Result<(), AuditError> {
+    pub(super) async fn note_adopted(&mut self, time: Timestamp) -> Result<(), AuditError> {
         for (service, zone) in self.history.adopted() {
             let message = format!(
                 "{service} was worse in {zone} than in its peers for a day: from now on that is taken to be its normal state"

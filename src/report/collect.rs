@@ -9,7 +9,7 @@ use super::figure::{Figure, Measure};
 use super::story::{BEFORE, Kind, Stories, Story};
 use super::timeline::{Out, Sign, Timeline};
 use super::{About, Report};
-use crate::domain::{Event, Evidence, Gap, Record, Sight, Verdict, Zone};
+use crate::domain::{CycleLength, Event, Evidence, Gap, Record, Sight, Verdict, Zone};
 
 /// Of one story.
 const MOST_FIGURES: usize = 5;
@@ -103,6 +103,7 @@ impl Collector {
             Event::Started
             | Event::Stopped
             | Event::Unrecorded
+            | Event::Retired
             | Event::HandedOver
             | Event::ConfigurationChanged
             | Event::ConfigurationRefused
@@ -158,23 +159,27 @@ impl Collector {
         Story { id, kind, record, more_evidence, suspect_since: None, ended: None, figures }
     }
 
-    /// Each service and signal once, strongest first, and the traffic of the first.
     fn figures(&self, record: &Record) -> Vec<Figure> {
         let past: Vec<Arc<Sight>> = self.recent.iter().cloned().collect();
-        let (zone, time) = (record.zone.as_ref(), record.time);
-        let plain = |measure, service| Figure::of_zone(measure, service, zone, time, &past);
-        let traffic = Measure::Traffic(self.about.cycle);
-        if let Some(gap) = gap_of(record) {
-            return if shows(gap) { vec![plain(traffic, None), plain(Measure::Scraped, None)] } else { Vec::new() };
-        }
-        let mut seen = BTreeSet::new();
-        let once = |item: &&Evidence| seen.insert((item.service.clone(), item.signal));
-        let items: Vec<&Evidence> = record.evidence.iter().filter(once).take(MOST_FIGURES).collect();
-        let Some(first) = items.first() else { return Vec::new() };
-        let traffic = plain(traffic, first.service.as_ref());
-        let all = items.iter().enumerate().flat_map(|(at, item)| Figure::of_evidence(item, zone, time, &past, at > 0));
-        all.take(MOST_FIGURES).chain([traffic]).collect()
+        figures(record, &past, self.about.cycle)
     }
+}
+
+/// Each service and signal once, strongest first, and the traffic of the first.
+pub(super) fn figures(record: &Record, past: &[Arc<Sight>], cycle: CycleLength) -> Vec<Figure> {
+    let (zone, time) = (record.zone.as_ref(), record.time);
+    let plain = |measure, service| Figure::of_zone(measure, service, zone, time, past);
+    let traffic = Measure::Traffic(cycle);
+    if let Some(gap) = gap_of(record) {
+        return if shows(gap) { vec![plain(traffic, None), plain(Measure::Scraped, None)] } else { Vec::new() };
+    }
+    let mut seen = BTreeSet::new();
+    let once = |item: &&Evidence| seen.insert((item.service.clone(), item.signal));
+    let items: Vec<&Evidence> = record.evidence.iter().filter(once).take(MOST_FIGURES).collect();
+    let Some(first) = items.first() else { return Vec::new() };
+    let traffic = plain(traffic, first.service.as_ref());
+    let all = items.iter().enumerate().flat_map(|(at, item)| Figure::of_evidence(item, zone, time, past, at > 0));
+    all.take(MOST_FIGURES).chain([traffic]).collect()
 }
 
 /// What a record says could not be judged.
