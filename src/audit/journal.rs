@@ -1,18 +1,15 @@
-//! Writing.
+//! Writing, in a thread of its own.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{Error, ErrorKind, Write as _};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{EXTENSION, GENESIS, chain_hash, review};
+use super::segment::Tail;
+use super::{Settings, inputs};
 use crate::domain::{Record, StepState};
 use crate::ports::{AuditError, AuditSink};
 
@@ -21,97 +18,92 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Records that wait for a slow disk; more are refused.
 const MOST_WAITING: usize = 64;
 
-/// One process' segment.
+/// The journal of one process.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    writer: Writer,
+    writer: Writer<Job, Option<String>>,
 }
 
 #[derive(Debug)]
-struct Tail {
-    file: File,
-    number: u64,
-    hash: String,
-    /// Of the whole lines. What a failed write left behind it is cut off before the next one.
-    length: u64,
-}
-
-#[derive(Serialize)]
-pub(super) struct Line<'a> {
-    pub n: u64,
-    pub hash: &'a str,
-    pub prev: &'a str,
-    pub record: &'a RawValue,
+enum Job {
+    Append(Box<Record>),
+    /// A file that decisions of that time rest on.
+    Keep(Timestamp, Vec<u8>),
 }
 
 impl Journal {
-    /// Begins a new segment, which continues the chain of the newest one there.
-    pub fn open(directory: &Path, now: Timestamp) -> std::io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let hash = review::last_hash(directory)?.unwrap_or_else(|| GENESIS.to_owned());
-        let number = review::newest_number(directory)? + 1;
-        let stamp = now.strftime("%Y%m%dT%H%M%SZ");
-        let path = directory.join(format!("audit-{number:08}-{stamp}-{}.{EXTENSION}", std::process::id()));
-        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-        File::open(directory)?.sync_all()?;
-        let mut tail = Tail { file, number: 0, hash, length: 0 };
-        Ok(Self { path, writer: Writer::start(PATIENCE, move |record| tail.append(record))? })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Nothing is written yet: whether it can be shows with the first record.
+    pub fn start(settings: &Settings) -> std::io::Result<Self> {
+        let (mut tail, stdout) = (Tail::new(settings.clone()), settings.stdout);
+        let write = move |job, done: &dyn Fn(std::io::Result<Option<String>>)| match job {
+            Job::Append(record) => append(&mut tail, stdout, &record, done),
+            Job::Keep(time, file) => {
+                let kept = inputs::keep(tail.directory(), time, &file);
+                done(kept.map(Some).map_err(|error| in_directory(&tail, &error)));
+            }
+        };
+        Ok(Self { writer: Writer::start(PATIENCE, write)? })
     }
 }
 
-impl Tail {
-    fn append(&mut self, record: &Record) -> std::io::Result<()> {
-        let text = serde_json::to_string(record)?;
-        let hash = chain_hash(&self.hash, self.number, &text);
-        let raw = RawValue::from_string(text)?;
-        let line = Line { n: self.number, hash: &hash, prev: &self.hash, record: &raw };
-        let mut bytes = serde_json::to_vec(&line)?;
-        bytes.push(b'\n');
-        self.file.set_len(self.length)?;
-        self.file.write_all(&bytes)?;
-        self.file.sync_data()?;
-        self.length += bytes.len() as u64;
-        self.number += 1;
-        self.hash = hash;
-        Ok(())
+fn append(tail: &mut Tail, stdout: bool, record: &Record, done: &dyn Fn(std::io::Result<Option<String>>)) {
+    let mut lines = match tail.append(record) {
+        Ok(line) => vec![line],
+        Err(error) => return done(Err(in_directory(tail, &error))),
+    };
+    done(Ok(None));
+    if tail.has_begun() || record.inputs.is_some() {
+        match tail.retire(record.time) {
+            Ok(more) => lines.extend(more),
+            Err(error) => tracing::warn!("what is old of the audit journal can't be removed: {error}"),
+        }
+    }
+    if stdout {
+        let mut out = std::io::stdout().lock();
+        let _nobody_reads = lines.iter().try_for_each(|line| out.write_all(line)).and_then(|()| out.flush());
     }
 }
 
-type Waiting = (Record, oneshot::Sender<std::io::Result<()>>);
+fn in_directory(tail: &Tail, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{error} (audit.directory {})", tail.directory().display()))
+}
+
+type Answer<T> = oneshot::Sender<std::io::Result<T>>;
 
 /// Writes in a thread of its own, so that a disk that hangs holds up nobody for longer than the patience.
 #[derive(Debug)]
-struct Writer {
-    queue: mpsc::SyncSender<Waiting>,
+struct Writer<J, T> {
+    queue: mpsc::SyncSender<(J, Answer<T>)>,
     patience: Duration,
 }
 
-impl Writer {
+impl<J: Send + 'static, T: Send + 'static> Writer<J, T> {
+    /// What writes says when it is done, and may do more then.
     fn start(
         patience: Duration,
-        mut write: impl FnMut(&Record) -> std::io::Result<()> + Send + 'static,
+        mut write: impl FnMut(J, &dyn Fn(std::io::Result<T>)) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (queue, waiting) = mpsc::sync_channel::<Waiting>(MOST_WAITING);
+        let (queue, waiting) = mpsc::sync_channel::<(J, Answer<T>)>(MOST_WAITING);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            for (record, done) in waiting {
+            for (job, answer) in waiting {
                 // Whoever was told that it failed says it again.
-                if !done.is_closed() {
-                    let _nobody_waits = done.send(write(&record));
+                if !answer.is_closed() {
+                    let answer = std::cell::Cell::new(Some(answer));
+                    write(job, &|result| {
+                        if let Some(answer) = answer.take() {
+                            let _nobody_waits = answer.send(result);
+                        }
+                    });
                 }
             }
         })?;
         Ok(Self { queue, patience })
     }
 
-    async fn write(&self, record: Record) -> std::io::Result<()> {
-        let (done, written) = oneshot::channel();
+    async fn write(&self, job: J) -> std::io::Result<T> {
+        let (answer, written) = oneshot::channel();
         let late = || Error::new(ErrorKind::TimedOut, format!("the disk gives no answer within {:?}", self.patience));
-        self.queue.try_send((record, done)).map_err(|_| late())?;
+        self.queue.try_send((job, answer)).map_err(|_| late())?;
         match tokio::time::timeout(self.patience, written).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::other("the thread that writes it has failed")),
@@ -129,33 +121,44 @@ impl AuditSink for Journal {
         } else {
             tracing::info!(event, zone, "{}", record.message);
         }
-        Ok(self.writer.write(record).await?)
+        self.writer.write(Job::Append(Box::new(record))).await?;
+        Ok(())
+    }
+
+    fn keeps_inputs(&self) -> bool {
+        true
+    }
+
+    async fn keep_inputs(&self, time: Timestamp, file: Vec<u8>) -> Option<String> {
+        let kept = self.writer.write(Job::Keep(time, file)).await;
+        kept.unwrap_or_else(|error| {
+            tracing::warn!("what decisions rest on can't be kept, so that they can't be replayed: {error}");
+            None
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Event;
 
     #[tokio::test]
     async fn a_disk_that_hangs_fails_in_time_and_what_was_given_up_is_not_written_later() {
         let (answers, disk) = mpsc::channel::<()>();
         let (on_disk, written) = mpsc::channel();
-        let write = move |record: &Record| {
-            disk.recv().map_err(Error::other)?;
-            on_disk.send(record.message.clone()).map_err(Error::other)
+        let write = move |message: &'static str, done: &dyn Fn(std::io::Result<()>)| {
+            let answered = disk.recv().map_err(Error::other);
+            done(answered.and_then(|()| on_disk.send(message).map_err(Error::other)));
         };
         let writer = Writer::start(Duration::from_millis(100), write).unwrap();
-        let record = |message: &str| Record::new(Timestamp::UNIX_EPOCH, Event::Suspect, message);
         for message in ["under way", "given up"] {
-            let error = writer.write(record(message)).await.unwrap_err();
+            let error = writer.write(message).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
         }
         answers.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "under way", "as nobody can call it back");
         answers.send(()).unwrap();
-        writer.write(record("again")).await.unwrap();
+        writer.write("again").await.unwrap();
         assert_eq!(written.try_iter().collect::<Vec<_>>(), ["again"]);
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::render::{self, LiveView};
 use super::{Outcome, Output};
+use crate::audit::{self, Journal};
 use crate::detect;
 use crate::domain::{CycleLength, Event, Isolation, Mode, Period, Record};
 use crate::isolate::{Executor, MemoryStore};
@@ -37,8 +38,11 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
     /// Instead of judging it, export the mesh's metrics there, for a real Prometheus to scrape
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "journal")]
     export: Option<SocketAddr>,
+    /// Also keep an audit journal there, as the daemon does, for `zoneward audit --from DIR`
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,7 +102,10 @@ impl Story {
         let mut settings = pipeline::Settings { mode: Mode::Enforce, ..pipeline::Settings::default() };
         settings.decide.expires_after = scenario.isolation_expires_after;
         let cycle = cycle(&settings.detect, &scenario);
-        let narrator = Arc::new(Narrator::new(arguments.output, start));
+        let journal =
+            arguments.journal.clone().map(|directory| audit::Settings { directory, ..audit::Settings::default() });
+        let journal = journal.map(|settings| Journal::start(&settings)).transpose()?;
+        let narrator = Arc::new(Narrator::new(arguments.output, start, journal));
         let store = Arc::new(MemoryStore::default());
         let world = Arc::new(Mutex::new(World::new(scenario, start, arguments.seed)));
         Ok(Self {
@@ -296,11 +303,12 @@ struct Narrator {
     start: Timestamp,
     records: Mutex<Vec<Record>>,
     live: Mutex<LiveView>,
+    journal: Option<Journal>,
 }
 
 impl Narrator {
-    fn new(output: Output, start: Timestamp) -> Self {
-        Self { output, start, records: Mutex::default(), live: Mutex::default() }
+    fn new(output: Output, start: Timestamp, journal: Option<Journal>) -> Self {
+        Self { output, start, records: Mutex::default(), live: Mutex::default(), journal }
     }
 
     fn open(&self, scenario: &Scenario) {
@@ -339,8 +347,22 @@ impl AuditSink for Narrator {
                 live.say(&render::story_line(record.time.duration_since(self.start), &record));
             }
         }
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
-        Ok(())
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record.clone());
+        match &self.journal {
+            Some(journal) => journal.append(record).await,
+            None => Ok(()),
+        }
+    }
+
+    fn keeps_inputs(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    async fn keep_inputs(&self, time: Timestamp, file: Vec<u8>) -> Option<String> {
+        match &self.journal {
+            Some(journal) => journal.keep_inputs(time, file).await,
+            None => None,
+        }
     }
 }
 

@@ -35,6 +35,14 @@ impl AuditSink for CountingSink {
         self.notifiers.iter().for_each(|notifier| notifier.notify(&record));
         Ok(())
     }
+
+    fn keeps_inputs(&self) -> bool {
+        self.journal.keeps_inputs()
+    }
+
+    async fn keep_inputs(&self, time: Timestamp, file: Vec<u8>) -> Option<String> {
+        self.journal.keep_inputs(time, file).await
+    }
 }
 
 impl CountingSink {

@@ -56,7 +56,7 @@ impl Arguments {
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed, or (check, preflight, audit verify, demo) found something wrong
+  1  failed, or (check, preflight, audit verify, audit replay, demo) found something wrong
   2  the command line is wrong
   3  the configuration is wrong";
 
@@ -96,7 +96,7 @@ enum Command {
     Record(record::Arguments),
     /// Watch a gray failure from onset to return in an embedded world.
     Demo(demo::Arguments),
-    /// List the audit journal, or verify that it is whole.
+    /// List the audit journal, verify that it is whole, tell its decisions, and make them again.
     Audit(audit::Arguments),
 }
 
@@ -183,7 +183,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Backtest(arguments) => backtest::run(arguments).await,
         Command::Record(arguments) => record::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
-        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments).await,
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -55,15 +55,16 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) {
 }
 
 pub(super) fn records(records: &[Record]) {
-    let row = |record: &Record| {
-        vec![
-            record.time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            record.event.to_string(),
-            record.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
-            record.message.clone(),
-        ]
-    };
     table(&["time", "event", "zone", "what"], records.iter().map(row).collect());
+}
+
+pub(super) fn row(record: &Record) -> Vec<String> {
+    vec![
+        record.time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        record.event.to_string(),
+        record.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        record.message.clone(),
+    ]
 }
 
 /// Prints each record as it comes, as a line of JSON, or keeps it for a table.

@@ -74,10 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let listener = TcpListener::bind(&settings.serve.listen)
         .await
         .with_context(|| format!("can't listen on {} (serve.listen)", settings.serve.listen))?;
-    let journal = Journal::open(&settings.audit.directory, super::now()).with_context(|| {
-        format!("the audit journal can't be opened in {} (audit.directory)", settings.audit.directory.display())
-    })?;
-    tracing::info!(journal = %journal.path().display(), "audit journal opened");
+    let journal = Journal::start(&settings.audit)?;
     let status = Arc::new(DaemonStatus::new(&settings));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

@@ -181,7 +181,7 @@ fn said(sign: Sign, mark: &Mark) -> String {
 }
 
 /// Told apart by shape, not by colour alone.
-fn shape(sign: Sign) -> Markup {
+pub(super) fn shape(sign: Sign) -> Markup {
     let (class, outline) = match sign {
         Sign::Isolate => ("sign isolate", "M-8 -8H8L0 7Z"),
         Sign::Restore => ("sign restore", "M-7 6H7L0 -7Z"),

@@ -14,6 +14,7 @@ mod figure;
 mod lanes;
 mod page;
 mod plot;
+mod review;
 pub mod status;
 mod story;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use collect::Collector;
+pub use review::{Review, Told};
 
 use self::story::Stories;
 use self::timeline::Timeline;

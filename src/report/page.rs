@@ -15,7 +15,7 @@ const MOST_GAPS: usize = 12;
 
 pub(super) const STYLE: &str = include_str!("style.css");
 /// Nothing from elsewhere, and nothing that runs: what the page says of itself, the browser enforces.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 pub(super) fn html(report: &Report) -> String {
     let about = &report.about;

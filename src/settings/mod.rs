@@ -121,6 +121,7 @@ impl Settings {
         problems.extend(owned(self.recovery.problems()).map(of("recovery")));
         problems.extend(owned(self.drills.problems()).map(of("drills")));
         problems.extend(observe::ProbeSettings::problems(&self.probes).into_iter().map(of_list("probes")));
+        problems.extend(owned(self.audit.problems()).map(of("audit")));
         problems.extend(owned(self.serve.problems()).map(of("serve")));
         problems.extend(self.steps.problems().into_iter().map(of("steps")));
         problems.extend(self.notify.problems().into_iter().map(of("notify")));

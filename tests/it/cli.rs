@@ -193,6 +193,10 @@ fn a_report_that_can_t_be_written_is_refused_before_anything_is_read() {
 
 /// A journal as a real process leaves it: Prometheus can't be reached, so there is little in it.
 fn journal(folder: &Path) {
+    journal_and_log(folder, std::process::Stdio::null(), std::process::Stdio::null());
+}
+
+fn journal_and_log(folder: &Path, out: std::process::Stdio, err: std::process::Stdio) {
     let address = crate::support::free_address();
     let mut command = zoneward();
     command
@@ -200,7 +204,10 @@ fn journal(folder: &Path) {
         .env("ZONEWARD_PROMETHEUS__URL", "http://127.0.0.1:9")
         .env("ZONEWARD_DETECT__CYCLE", "1s")
         .env("ZONEWARD_SERVE__LISTEN", address.to_string())
-        .stderr(std::process::Stdio::null());
+        .env("ZONEWARD_AUDIT__STDOUT", "true")
+        .args(["--log-format", "json"])
+        .stdout(out)
+        .stderr(err);
     let daemon = crate::support::Process::start(&mut command, address, "/healthz");
     crate::support::eventually("a gap is on record", std::time::Duration::from_secs(20), || {
         let entries = stdout(&run(&["audit", "--directory", folder.to_str().unwrap(), "--output", "json"]));
@@ -238,6 +245,43 @@ fn the_journal_is_listed_filtered_and_verified() {
     let broken = verify();
     assert_eq!(broken.status.code(), Some(1));
     assert!(stdout(&broken).contains("line 1: was changed after it was written"), "{}", stdout(&broken));
+}
+
+/// With something on standard input.
+fn piped(arguments: &[&str], input: &str) -> std::process::Output {
+    use std::io::Write as _;
+    let mut command = zoneward();
+    command.args(arguments).stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_daemon_s_own_log_holds_its_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, log) = (folder.path().join("audit"), folder.path().join("log"));
+    // As a container's runtime does: both into one.
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+    journal_and_log(&audit, file.try_clone().unwrap().into(), file.into());
+    let log = std::fs::read_to_string(&log).unwrap();
+    let from_directory = run(&["audit", "--from", audit.to_str().unwrap(), "--output", "json"]);
+    let from_log = piped(&["audit", "--from", "-", "--output", "json"], &log);
+    assert_eq!(stdout(&from_log), stdout(&from_directory));
+    assert!(stderr(&from_log).contains("other lines were passed over"), "{}", stderr(&from_log));
+
+    let verified = piped(&["audit", "verify", "--from", "-"], &log);
+    assert!(verified.status.success() && stdout(&verified).starts_with("whole: "), "{}", stdout(&verified));
+    // A log's beginning may be gone; what is left of it may not be changed.
+    let first = log.find("{\"n\":0").unwrap();
+    let rest = log[first..].split_once('\n').unwrap().1;
+    let verified = piped(&["audit", "verify", "--from", "-"], rest);
+    assert!(verified.status.success(), "{}", stdout(&verified));
+    assert!(stdout(&verified).contains("nothing is known of what was before"), "{}", stdout(&verified));
+    let broken = piped(&["audit", "verify", "--from", "-"], &rest.replace("as was asked", "as was asked for"));
+    assert_eq!(broken.status.code(), Some(1), "{}", stdout(&broken));
+    let nothing = piped(&["audit", "--from", "-"], "no journal\n");
+    assert!(stderr(&nothing).contains("standard input has no audit journal"), "{}", stderr(&nothing));
 }
 
 #[test]

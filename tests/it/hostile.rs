@@ -180,8 +180,30 @@ fn the_daemon_lives_through_it_says_so_and_decides_nothing() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_stops_the_start() {
-    let output = run(&["run", "--config", "config/default.yaml", "--audit-directory", "/proc/no/such"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("can't be opened in /proc/no/such (audit.directory)"), "{}", stderr(&output));
+fn a_journal_that_cannot_be_written_stops_nobody_from_watching_and_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().join("audit");
+    std::fs::write(&audit, "a file where the folder should be").unwrap();
+    let address = free_address();
+    let mut command = zoneward();
+    command
+        .args(["run", "--config", "config/default.yaml", "--audit-directory", audit.to_str().unwrap()])
+        .env("ZONEWARD_PROMETHEUS__URL", "http://127.0.0.1:9")
+        .env("ZONEWARD_DETECT__CYCLE", "1s")
+        .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+        .stderr(std::fs::File::create(folder.path().join("log")).unwrap());
+    let daemon = Process::start(&mut command, address, "/healthz");
+    let (status, why) = daemon.get("/readyz");
+    assert!(status == 503 && why.contains("nothing is begun since") && why.contains("(audit.directory "), "{why}");
+    assert!(!daemon.get("/metrics").1.contains("\nzoneward_audit_failures_total 0\n"));
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("ERROR") && log.contains("nothing is begun"), "{log}");
+    std::fs::remove_file(&audit).unwrap();
+    let directory = audit.to_str().unwrap();
+    eventually("it says what is missing from its journal", Duration::from_secs(20), || {
+        let entries = stdout(&run(&["audit", "--from", directory, "--output", "json"]));
+        entries.contains("nothing could be put on record").then_some(())
+    });
+    assert!(daemon.terminate().success());
+    assert!(run(&["audit", "verify", "--from", directory]).status.success());
 }

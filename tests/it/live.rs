@@ -112,6 +112,9 @@ fn a_fault_is_decided_on_live_and_its_backtest_and_its_recording_agree() {
     let message = text(isolated, "message");
     assert!(message.starts_with("zone-b would be isolated for 1h") && message.contains("default/mockb"), "{message}");
 
+    let again = run(&["audit", "--from", audit.to_str().unwrap(), "replay", text(isolated, "id")]);
+    assert!(stdout(&again).contains("byte-identical"), "decided anew: {}{}", stdout(&again), stderr(&again));
+
     let time = |r: &serde_json::Value| text(r, "time").parse::<Timestamp>().unwrap();
     let first = (time(&records[0]) - Duration::from_mins(5)).to_string();
     let last = records.iter().rev().find(|r| text(r, "event") != "stopped").map(time).unwrap().to_string();

@@ -49,6 +49,7 @@ mod recordings;
 mod recovery;
 mod relay;
 mod reload;
+mod review;
 mod scenarios;
 mod schema;
 mod secured;

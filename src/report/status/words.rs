@@ -105,6 +105,7 @@ pub(super) const fn event(event: Event) -> &'static str {
         Event::Gap | Event::Paused | Event::ConfigurationRefused => "blind",
         Event::Started
         | Event::Stopped
+        | Event::Retired
         | Event::HandedOver
         | Event::ConfigurationChanged
         | Event::Acknowledged

@@ -127,6 +127,7 @@ const fn sign(event: Event) -> Option<Sign> {
         Event::Started
         | Event::Stopped
         | Event::Unrecorded
+        | Event::Retired
         | Event::HandedOver
         | Event::ConfigurationChanged
         | Event::ConfigurationRefused
