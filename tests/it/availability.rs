@@ -95,7 +95,7 @@ fn whoever_takes_over_in_the_middle_of_a_suspicion_has_seen_it_from_its_beginnin
 fn who_is_in_the_sick_zone_or_has_no_disk_lets_another_act() {
     let stage = Stage::new();
     let metrics = metrics(&stage, "6s");
-    let _one = stage.daemon_on("zone-b-0", "one", &metrics.config);
+    let one = stage.daemon_on("zone-b-0", "one", &metrics.config);
     stage.leads("one");
     let two = stage.daemon_on("zone-a-0", "two", &metrics.config);
     eventually("the zone is out", SOON, || stage.is_out("zone-b").then_some(()));
@@ -107,6 +107,14 @@ fn who_is_in_the_sick_zone_or_has_no_disk_lets_another_act() {
     assert!(of(&journal(&stage, "one"), "step").is_empty(), "before its first write");
     assert_eq!(of(&journal(&stage, "two"), "isolated").len(), 1);
     assert!(holder(&stage).starts_with("two-"));
+    for (replica, role) in [(&one, "This replica is a follower"), (&two, "<dd>leads</dd>")] {
+        eventually("each page says who acts, and what is out", SOON, || {
+            let (_, page) = replica.get("/");
+            (page.contains(role) && page.contains("zone-b is isolated") && page.contains("dns_rfc2136")).then_some(())
+        });
+    }
+    let seen: Value = serde_json::from_str(&one.get("/status.json").1).unwrap();
+    assert_eq!((&seen["daemon"]["leads"], text(&seen["daemon"], "leader")), (&Value::Bool(false), &*holder(&stage)));
 
     // Its disk takes no more: the zone is given back all the same, and the other leads, which can say so.
     let grow_to = |most: &str| {
