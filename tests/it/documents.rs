@@ -16,7 +16,7 @@ const DOCUMENTS: [&str; 5] =
     ["deploy/alibaba/README.md", "README.md", "config/README.md", "deploy/RUNBOOK.md", "deploy/README.md"];
 
 /// What runs elsewhere, by how it begins, and where.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("cargo run --release -- demo", "scenarios.rs tells its story"),
     ("make test", "this is it"),
     ("make e2e", "CI runs it"),
@@ -24,6 +24,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("zoneward run", "the daemon of this test, and of many"),
     ("zoneward demo --export", "the mesh of this test"),
     ("kubectl -n zoneward exec", "no kubelet runs pods here; the same `check` runs outside"),
+    ("kubectl -n zoneward port-forward", "no kubelet runs pods here; live.rs looks at the page of a daemon"),
     ("kubectl create namespace zoneward", "deploy.rs"),
     ("helm install", "deploy.rs"),
     ("kubectl apply --server-side -k .", "deploy.rs"),
