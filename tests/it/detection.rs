@@ -204,7 +204,7 @@ fn around_a_gap(unseen: &[usize], first: f64, then: f64, seed: u64) -> BTreeMap<
 
 #[test]
 fn a_fault_that_ended_while_nothing_was_seen_is_no_fault() {
-    for seed in 0..20 {
+    for seed in 0..4 {
         for (unseen, how) in [(&[0][..], "one of two zones was lost"), (&[0, 1], "nobody looked")] {
             let ended = around_a_gap(unseen, 0.03, HEALTHY.failing, seed);
             assert!(accused(&ended).is_empty(), "{how}, seed {seed}: {ended:?}");
