@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit simulate crash drain e2e parts demo page evaluate deny
+.PHONY: image test lint unit simulate crash drain e2e parts demo page evaluate scale deny
 
 test: parts lint unit
 
@@ -57,6 +57,11 @@ page:
 # How well the detector does, on made-up meshes: `make evaluate EVALUATE="--seeds 6 --families 'severe*' --details"`.
 evaluate:
 	cargo bench --locked --bench evaluate -- $(EVALUATE)
+
+# What it costs, beside Prometheus and beside the same judgement as rules: `make scale SCALE="--services 100,1000"`, or
+# SCALE=detect, days, backtest.
+scale: parts
+	cargo bench --locked --bench scale -- $(SCALE)
 
 # Licences, bans and sources; advisories need the network: `cargo deny check`.
 deny:

@@ -77,7 +77,7 @@ impl Counts {
     }
 
     pub fn histogram(&self) -> Histogram {
-        Histogram { edges_ms: EDGES_MS.to_vec(), counts: self.durations.to_vec() }
+        Histogram { edges_ms: EDGES_MS.into(), counts: self.durations.to_vec() }
     }
 
     /// Draws requests around what is expected of all the zone's pods.

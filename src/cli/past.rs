@@ -11,8 +11,8 @@ use crate::observe::{PrometheusObserver, RecordedObserver, Usage, ZoneFrom};
 use crate::ports::Observer;
 use crate::settings::Settings;
 
-/// Cycles read at once.
-const CHUNK_CYCLES: i32 = 240;
+/// Cycles of a recording read at once.
+const CHUNK_CYCLES: usize = 60;
 
 /// A stretch, and who saw it.
 pub(super) struct Past {
@@ -96,7 +96,11 @@ impl Past {
     }
 
     async fn stretch(&mut self) -> anyhow::Result<Vec<Snapshot>> {
-        let (first, last) = (self.next, (self.next + self.cycle.signed() * (CHUNK_CYCLES - 1)).min(self.last));
+        let cycles = match &self.observer {
+            Source::Prometheus(observer) => observer.cycles_at_once(),
+            Source::Recording(_) => CHUNK_CYCLES,
+        };
+        let (first, last) = (self.next, (self.next + self.cycle.signed() * (cycles as i32 - 1)).min(self.last));
         self.next = self.cycle.at_or_after(last + self.cycle.signed());
         let snapshots = self.observer().observe(first, last).await.context("reading history")?;
         render::progress(&format!("read up to {last}"), self.next > self.last);

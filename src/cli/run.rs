@@ -19,12 +19,13 @@ use super::reload::Reload;
 use super::{ConfigArguments, Outcome};
 use crate::alertmanager;
 use crate::audit::Journal;
+use crate::detect;
 use crate::domain::cluster::CpuUse;
 use crate::domain::{CycleLength, Event, Gap, Mode, Pause, Record, Silences, Snapshot, Zone};
 use crate::isolate::{AdvanceError, Executor, MemoryStore};
 use crate::kubernetes;
 use crate::notify::Count;
-use crate::observe::{PrometheusObserver, ZoneFrom};
+use crate::observe::{PrometheusObserver, Recall, ZoneFrom};
 use crate::pipeline::{Pipeline, TickError};
 use crate::ports::{AuditSink, IsolationStore, Observer};
 use crate::serve::{self, Status as _};
@@ -278,18 +279,18 @@ impl Daemon {
         }
         let last = cycle.at_or_before(super::now()) - cycle.signed();
         let first = last - self.settings.prometheus.history.signed();
-        match self.observer.observe(first, last).await {
-            Ok(snapshots) => {
-                snapshots.iter().for_each(|snapshot| pipeline.learn(snapshot));
+        let recall = Recall { exact_cycles: detect::REMEMBERED as i32, merged_cycles: detect::BLOCK as i32 };
+        match self.observer.recall((first, last), recall, |snapshot| pipeline.learn(snapshot)).await {
+            Ok(cycles) => {
                 self.seen_until = Some(last);
-                tracing::info!(
-                    cycles = snapshots.len(),
-                    services = pipeline.history().services(),
-                    zones = pipeline.history().zones().len(),
-                    "history refilled"
-                );
+                let (services, zones) = (pipeline.history().services(), pipeline.history().zones().len());
+                tracing::info!(cycles, services, zones, "history refilled");
             }
-            Err(error) => tracing::warn!(%error, "history can't be refilled; starting without any"),
+            Err(error) => {
+                // A part of it must not be learned twice.
+                *pipeline = self.pipeline();
+                tracing::warn!(%error, "history can't be refilled; starting without any");
+            }
         }
         self.report_usage();
     }

@@ -1,7 +1,7 @@
 //! One service, one window: every zone against its peers and its own past, in every signal.
 
 use super::history::Frame;
-use super::location;
+use super::location::{self, KnownDurations};
 use super::lost;
 use super::noise::Noise;
 use super::past::Past;
@@ -52,7 +52,9 @@ pub(super) struct Prepared {
     errors: [Vec<Usual>; 2],
     noise: [f64; SIGNALS],
     tails: [PreparedTail; 2],
-    learned_cycles: f64,
+    durations: Vec<KnownDurations>,
+    /// What the variance of noise is multiplied by in what was learned.
+    learned: f64,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ struct PreparedTail {
 }
 
 impl Prepared {
-    pub fn new(past: &Past, noise: &Noise, edges_ms: &[f64], settings: &ServiceSettings) -> Self {
+    pub fn new(past: &Past, noise: &Noise, edges_ms: &[f64], settings: &ServiceSettings, scale: &Scale) -> Self {
         let all = past.latency_of_all();
         let all_known: f64 = all.iter().sum();
         let location_variance = noise.variance(Signal::Latency);
@@ -87,7 +89,8 @@ impl Prepared {
             ],
             noise: Signal::ALL.map(|signal| noise.variance(signal)),
             tails,
-            learned_cycles: past.cycles.max(1.0),
+            durations: KnownDurations::of(past),
+            learned: scale.smoothing(past.cycles.max(1.0)),
         }
     }
 
@@ -106,7 +109,8 @@ impl Prepared {
         settings: &ServiceSettings,
         scale: &Scale,
     ) -> Looks {
-        let smoothing = scale.smoothing(span as f64) + scale.smoothing(self.learned_cycles);
+        let of_span = scale.smoothing(span as f64);
+        let smoothing = of_span + self.learned;
         let spread = |noise: f64| Spread { relative_variance: noise * smoothing };
         let errors = Floors {
             excess: settings.min_error_excess.as_fraction(),
@@ -149,7 +153,14 @@ impl Prepared {
             lost::compare(sum, &past.recent, self, smoothing, settings),
             tail_looks(&self.tails[0]),
             tail_looks(&self.tails[1]),
-            location::compare(&sum.latency, past, table, self.noise(Signal::Latency), (span, scale), settings),
+            location::compare(
+                &sum.latency,
+                past,
+                &self.durations,
+                table,
+                self.noise(Signal::Latency) * of_span,
+                settings,
+            ),
         ]
     }
 }

@@ -12,7 +12,7 @@ use super::regional;
 use super::settings::{LONGEST_WINDOW, Scale, Settings, least_excess};
 use super::track::Track;
 use crate::domain::verdict::Suspect;
-use crate::domain::{CycleLength, Gap, Histogram, ServiceId, Signal, Snapshot, Vantage, Zone};
+use crate::domain::{CycleLength, Gap, ServiceId, Signal, Snapshot, Vantage, Zone};
 
 /// One cycle, or a sum of cycles, of one service: by zone, and for the latency by zone and bucket.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,15 +34,6 @@ impl Frame {
             called_failed: zero,
             latency: vec![vec![0.0; buckets]; zones],
         }
-    }
-
-    pub fn add(&mut self, other: &Self) {
-        let add = |to: &mut Vec<f64>, from: &Vec<f64>| to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
-        add(&mut self.served, &other.served);
-        add(&mut self.served_failed, &other.served_failed);
-        add(&mut self.called, &other.called);
-        add(&mut self.called_failed, &other.called_failed);
-        self.latency.iter_mut().zip(&other.latency).for_each(|(a, b)| add(a, b));
     }
 
     /// Mixes in a zone's newer figures.
@@ -263,7 +254,7 @@ impl History {
         for (service, track) in &mut self.tracks {
             let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));
             let frame = track.frame(snapshot.cells.get(service), &self.zones, lost);
-            track.advance(frame, &self.scale, &mut pool);
+            track.advance(&frame, &self.scale, &mut pool);
         }
         let longest_idle = self.scale.longest_freeze.saturating_mul(24);
         self.tracks.retain(|_, track| track.idle < longest_idle);
@@ -353,12 +344,15 @@ impl History {
     }
 }
 
-/// The counts of a histogram on coarser edges, which must be among its own.
-pub(super) fn coarsen(histogram: &Histogram, edges_ms: &[f64]) -> Vec<f64> {
-    let mut counts = vec![0.0; edges_ms.len()];
-    for (edge, count) in histogram.edges_ms.iter().zip(&histogram.counts) {
-        let to = edges_ms.partition_point(|e| e < edge).min(edges_ms.len() - 1);
-        counts[to] += count;
+/// Counts on coarser edges, which must be among their own.
+pub(super) fn coarsen(own_ms: &[f64], counts: &[f64], edges_ms: &[f64]) -> Vec<f64> {
+    if own_ms == edges_ms {
+        return counts.to_vec();
     }
-    counts
+    let mut coarse = vec![0.0; edges_ms.len()];
+    for (edge, count) in own_ms.iter().zip(counts) {
+        let to = edges_ms.partition_point(|e| e < edge).min(edges_ms.len() - 1);
+        coarse[to] += count;
+    }
+    coarse
 }

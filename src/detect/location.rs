@@ -4,14 +4,16 @@
 //! that a request here is slower than one there. Means are ruled by the slowest few requests, and Istio's buckets
 //! are too coarse for quantiles. A table made from the service's own histogram turns it into a factor.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::compare::Look;
 use super::past::Past;
-use super::settings::Scale;
 use crate::domain::ServiceSettings;
 
 const FACTORS: [f64; 13] = [0.5, 0.7, 0.85, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0];
+static LOG_FACTORS: LazyLock<[f64; FACTORS.len()]> = LazyLock::new(|| FACTORS.map(f64::ln));
 const UNMOVED: usize = 3;
 /// Requests in the window, and in the healthy past.
 const FEWEST: f64 = 20.0;
@@ -85,33 +87,61 @@ impl ShiftTable {
         if self.probabilities[FACTORS.len() - 1] <= self.probabilities[0] + 1e-6 {
             return 0.0;
         }
-        interpolate(mean_ridit, &self.probabilities, &FACTORS.map(f64::ln))
+        interpolate(mean_ridit, &self.probabilities, &*LOG_FACTORS)
     }
 }
 
-/// The mean ridit of a histogram against a reference, and the tie-corrected variance of one request's ridit.
-fn mean_ridit(counts: &[f64], reference: &[f64]) -> (f64, f64) {
-    let total = reference.iter().sum::<f64>().max(1.0);
+/// The ridit of each bucket of a reference: the share of requests that are faster, with half of those that are as fast.
+#[derive(Debug)]
+pub(super) struct Ridits(Vec<f64>);
+
+impl Ridits {
+    pub fn of(reference: &[f64]) -> Self {
+        let total = reference.iter().sum::<f64>().max(1.0);
+        let mut below = 0.0;
+        let of_bucket = |count: &f64| {
+            let share = count / total;
+            let ridit = below + share / 2.0;
+            below += share;
+            ridit
+        };
+        Self(reference.iter().map(of_bucket).collect())
+    }
+
+    /// The mean of a histogram that counts so many.
+    fn mean(&self, counts: &[f64], total: f64) -> f64 {
+        let sum = counts.iter().zip(&self.0).fold(0.0, |sum, (count, ridit)| sum + count * ridit);
+        sum / total.max(1.0)
+    }
+}
+
+/// The mean ridit of a histogram against the rest of all, the tie-corrected variance of one request's ridit, and how many the
+/// rest are.
+fn mean_ridit_of_rest(counts: &[f64], total: f64, all: &[f64]) -> (f64, f64, f64) {
+    let rest = || all.iter().zip(counts).map(|(all, own)| all - own);
+    let others: f64 = rest().sum();
+    let known = others.max(1.0);
     let (mut below, mut sum, mut ties) = (0.0, 0.0, 0.0);
-    for (count, other) in counts.iter().zip(reference) {
-        let share = other / total;
+    for (count, other) in counts.iter().zip(rest()) {
+        let share = other / known;
         sum += count * (below + share / 2.0);
         below += share;
         ties += share.powi(3);
     }
-    (sum / counts.iter().sum::<f64>().max(1.0), (1.0 - ties) / 12.0)
+    (sum / total.max(1.0), (1.0 - ties) / 12.0, others)
 }
 
 /// How far each zone's latency is from that of its peers, as a log factor, and the sampling variance of it.
 pub(super) fn shifts_against_peers(latency: &[Vec<f64>], table: &ShiftTable) -> Vec<(f64, f64)> {
     let buckets = latency.first().map_or(0, Vec::len);
-    let all: Vec<f64> = (0..buckets).map(|b| latency.iter().map(|zone| zone[b]).sum()).collect();
+    let mut all: Vec<f64> = (0..buckets).map(|b| latency.iter().map(|zone| zone[b]).sum()).collect();
+    // Most services never use the slowest buckets.
+    all.truncate(all.iter().rposition(|count| *count != 0.0).map_or(0, |last| last + 1));
     latency
         .iter()
         .map(|zone| {
-            let rest: Vec<f64> = all.iter().zip(zone).map(|(a, z)| a - z).collect();
-            let (mean, unit) = mean_ridit(zone, &rest);
-            let (n, m): (f64, f64) = (zone.iter().sum(), rest.iter().sum());
+            let n: f64 = zone.iter().sum();
+            let (mean, unit, m) = mean_ridit_of_rest(zone, n, &all);
             let sampling = unit * (1.0 / n.max(1.0) + 1.0 / m.max(1.0)) / table.slope.powi(2);
             (table.log_factor(mean), sampling)
         })
@@ -142,13 +172,34 @@ impl Offset {
     }
 }
 
+/// What is known of a zone's durations, made ready to compare with.
+#[derive(Debug)]
+pub(super) struct KnownDurations {
+    recent: Ridits,
+    lasting: Ridits,
+    requests: f64,
+}
+
+impl KnownDurations {
+    /// By zone.
+    pub fn of(past: &Past) -> Vec<Self> {
+        let zones = past.recent.latency.iter().zip(&past.lasting.latency);
+        let of_zone = |(recent, lasting): (&Vec<f64>, &Vec<f64>)| Self {
+            recent: Ridits::of(recent),
+            lasting: Ridits::of(lasting),
+            requests: recent.iter().sum(),
+        };
+        zones.map(of_zone).collect()
+    }
+}
+
 /// Each zone against its peers (less the standing offset) and against its own past: the smaller of both counts.
 pub(super) fn compare(
     latency: &[Vec<f64>],
     past: &Past,
+    known: &[KnownDurations],
     table: &ShiftTable,
-    variance: f64,
-    (span, scale): (usize, &Scale),
+    noise: f64,
     settings: &ServiceSettings,
 ) -> Vec<Look> {
     let totals: Vec<f64> = latency.iter().map(|zone| zone.iter().sum()).collect();
@@ -160,27 +211,28 @@ pub(super) fn compare(
         .enumerate()
         .map(|(zone, (against_peers, sampling))| {
             let (n, peers) = (totals[zone], all - totals[zone]);
-            let (known, lasting) = (&past.recent.latency[zone], &past.lasting.latency[zone]);
-            let against = |reference| table.log_factor(mean_ridit(&latency[zone], reference).0);
-            let own = against(known).max(against(lasting) - most_drift);
+            let KnownDurations { recent, lasting, requests } = &known[zone];
+            let against = |ridits: &Ridits| table.log_factor(ridits.mean(&latency[zone], n));
+            let own = against(recent).max(against(lasting) - most_drift);
             let offset = past.offsets[zone];
             let excess = own.min(against_peers - offset.value(most_drift));
             let unlearned = USUAL_NOISE.powi(2) / (1.0 + offset.weight);
-            let error = (sampling + variance * scale.smoothing(span as f64) + unlearned).sqrt();
-            let live = n >= fewest && peers >= fewest && known.iter().sum::<f64>() >= FEWEST_KNOWN;
+            let error = (sampling + noise + unlearned).sqrt();
+            let live = n >= fewest && peers >= fewest && *requests >= FEWEST_KNOWN;
             let (z, own_z) = (excess / error, own / error);
+            let factor = excess.exp();
             Look {
                 z: if live { z } else { 0.0 },
-                effect: excess.exp() - 1.0,
-                large: live && excess.exp() >= settings.min_slowdown.times(),
+                effect: factor - 1.0,
+                large: live && factor >= settings.min_slowdown.times(),
                 live,
                 weight: n,
                 own: own.exp() - 1.0,
                 own_nats: if live && own > 0.0 { own_z * own_z / 2.0 } else { 0.0 },
-                seen: excess.exp(),
+                seen: factor,
                 expected: 1.0,
                 peers_seen: 1.0,
-                error: error * excess.exp(),
+                error: error * factor,
                 peers,
             }
         })
@@ -207,7 +259,8 @@ mod tests {
         let usual = log_normal(12.0);
         let table = ShiftTable::new(&usual, &EDGES);
         for factor in [1.2, 1.6, 2.2] {
-            let measured = table.log_factor(mean_ridit(&log_normal(12.0 * factor), &usual).0).exp();
+            let slower = log_normal(12.0 * factor);
+            let measured = table.log_factor(Ridits::of(&usual).mean(&slower, slower.iter().sum())).exp();
             assert!((measured / factor - 1.0).abs() < 0.08, "{factor} times as slow, measured as {measured}");
         }
     }

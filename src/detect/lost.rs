@@ -118,7 +118,9 @@ pub(super) fn compare(
 mod tests {
     use super::super::noise::Noise;
     use super::super::past::Past;
+    use super::super::settings::{Scale, Settings};
     use super::*;
+    use crate::domain::{CycleLength, Period};
 
     /// Of three zones that are alike, with so many calls each: what is lost of each zone's clients, and missing at each.
     fn looks(calls: f64, lost: [f64; 3], missing: [f64; 3]) -> Vec<Look> {
@@ -132,7 +134,8 @@ mod tests {
         let mut past = Past::default();
         (0..3).for_each(|at| past.insert_zone(at, 2));
         past.recent = frame(100_000.0, [0.001; 3], [0.001; 3]);
-        let prepared = Prepared::new(&past, &Noise::default(), &[1.0, f64::INFINITY], &settings);
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let prepared = Prepared::new(&past, &Noise::default(), &[1.0, f64::INFINITY], &settings, &scale);
         compare(&frame(calls, lost, missing), &past.recent, &prepared, 0.3, &settings)
     }
 

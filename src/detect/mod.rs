@@ -17,6 +17,7 @@ mod past;
 mod persist;
 mod pool;
 mod proportion;
+mod recent;
 mod regional;
 mod settings;
 mod shown;
@@ -25,4 +26,5 @@ mod track;
 
 pub use classify::{Pods, detect};
 pub use history::History;
-pub use settings::Settings;
+pub use noise::BLOCK;
+pub use settings::{REMEMBERED, Settings};

@@ -18,8 +18,8 @@ use crate::domain::Signal;
 
 /// Blocks of one zone that the usual noise is worth against what is learned.
 const PRIOR_WEIGHT: f64 = 8.0;
-/// Cycles in a block.
-pub(super) const BLOCK: usize = 4;
+/// Cycles in a block: noise is learned from no less.
+pub const BLOCK: usize = 4;
 /// A single block can't say that the noise is more than this many times the square of the rate.
 const LARGEST_SQUARE: f64 = 25.0;
 
@@ -111,7 +111,8 @@ impl Noise {
         healthy: &[bool],
         (keep, smoothing): (f64, f64),
     ) {
-        let expected = proportion::expected(n, x, &proportion::usual(known_n, known_x));
+        let usual = proportion::usual(known_n, known_x);
+        let expected: Vec<(f64, f64)> = proportion::expected(n, x, &usual).collect();
         let (mut squares, mut weights) = (0.0, 0.0);
         for zone in (0..n.len()).filter(|z| healthy[*z]) {
             let mean = (n[zone] * expected[zone].0).max(1e-12);

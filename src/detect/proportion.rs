@@ -63,20 +63,19 @@ pub(super) fn bounded(mut recent: Vec<Usual>, lasting: &[Usual], floor: f64) -> 
 /// The share to hold each zone against, and the relative variance of not knowing it better: the worse of the zone's
 /// own past and of its peers now, so that a zone must be worse than both. Between two zones the past tells which one
 /// moved; a standing difference is no fault; a regional one neither.
-pub(super) fn expected(requests: &[f64], failures: &[f64], usual: &[Usual]) -> Vec<(f64, f64)> {
+pub(super) fn expected<'a>(
+    requests: &'a [f64],
+    failures: &'a [f64],
+    usual: &'a [Usual],
+) -> impl Iterator<Item = (f64, f64)> + 'a {
     let (all_n, all_x): (f64, f64) = (requests.iter().sum(), failures.iter().sum());
-    requests
-        .iter()
-        .zip(failures)
-        .zip(usual)
-        .map(|((n, x), past)| {
-            let peer_failures = all_x - x + 2.0;
-            let standing = (past.own / past.peers).clamp(1.0, 3.0);
-            let now = peer_failures / (all_n - n + 2.0 / past.peers) * standing;
-            let offset_unknown = if standing > 1.0 { 1.0 / past.weight } else { 0.0 };
-            if past.own >= now { (past.own, 1.0 / past.weight) } else { (now, 1.0 / peer_failures + offset_unknown) }
-        })
-        .collect()
+    requests.iter().zip(failures).zip(usual).map(move |((n, x), past)| {
+        let peer_failures = all_x - x + 2.0;
+        let standing = (past.own / past.peers).clamp(1.0, 3.0);
+        let now = peer_failures / (all_n - n + 2.0 / past.peers) * standing;
+        let offset_unknown = if standing > 1.0 { 1.0 / past.weight } else { 0.0 };
+        if past.own >= now { (past.own, 1.0 / past.weight) } else { (now, 1.0 / peer_failures + offset_unknown) }
+    })
 }
 
 /// Each zone against its peers and its past.
@@ -88,11 +87,10 @@ pub(super) fn compare(
     floors: &Floors,
 ) -> Vec<Look> {
     let (all, failed): (f64, f64) = (requests.iter().sum(), failures.iter().sum());
-    let expected = expected(requests, failures, past);
-    (0..requests.len())
-        .map(|zone| {
+    expected(requests, failures, past)
+        .enumerate()
+        .map(|(zone, (p, unknown))| {
             let (n, x, peers) = (requests[zone], failures[zone], all - requests[zone]);
-            let (p, unknown) = expected[zone];
             let variance = unknown + spread.relative_variance;
             let nats = deviance(x, n * p, variance).max(0.0);
             let rate = x / n.max(1.0);
@@ -146,9 +144,9 @@ mod tests {
     #[test]
     fn a_zone_is_held_against_the_worse_of_its_past_and_its_peers() {
         let past = usual(&[10_000.0, 10_000.0, 10_000.0], &[10.0, 10.0, 10.0]);
-        let all_worse = expected(&[1000.0; 3], &[50.0; 3], &past);
+        let all_worse: Vec<_> = expected(&[1000.0; 3], &[50.0; 3], &past).collect();
         assert!(all_worse.iter().all(|(p, _)| *p > 0.02), "a regional rise raises what is expected: {all_worse:?}");
-        let one_worse = expected(&[1000.0; 3], &[50.0, 1.0, 1.0], &past);
+        let one_worse: Vec<_> = expected(&[1000.0; 3], &[50.0, 1.0, 1.0], &past).collect();
         assert!(one_worse[0].0 < 0.005, "the sick zone is held against the healthy ones: {one_worse:?}");
     }
 }

@@ -78,6 +78,8 @@ pub(super) const LONGEST_WINDOW: usize = 40;
 pub(super) const WARM_UP: usize = 8;
 /// Cycles that must pass before a cycle is learned from: a fault shows within them.
 pub(super) const LAG: usize = 8;
+/// Cycles that are remembered one by one.
+pub const REMEMBERED: usize = LONGEST_WINDOW + LAG;
 
 /// A day: what is normal for a zone may not change faster.
 const LASTING_S: f64 = 86_400.0;

@@ -32,12 +32,8 @@ impl History {
     fn standing(&self, track: &Track, at: usize) -> Standing {
         let cycle_s = self.scale.cycle.seconds();
         let newest = (NEWEST_S / cycle_s).max(1) as usize;
-        let (mut served, mut failed, mut cycles) = (0.0, 0.0, 0);
-        for frame in track.recent.iter().take(newest) {
-            served += frame.served[at];
-            failed += frame.served_failed[at];
-            cycles += 1;
-        }
+        let cycles = track.recent.len().min(newest) as u32;
+        let (served, failed) = track.recent.served(at, newest);
         let readings = Signal::ALL.map(|signal| (signal, track.watches.get(signal, at).reading));
         let suspicious = readings.iter().filter(|(_, reading)| reading.suspicious);
         let strongest = suspicious.max_by(|a, b| a.1.nats.total_cmp(&b.1.nats));
@@ -72,7 +68,7 @@ impl History {
     fn excess(&self, watches: &Watches, track: Option<&Track>, signal: Signal, back: usize) -> BTreeMap<Zone, f64> {
         let cycles_back = self.seen().map_or(0, |seen| self.cycles_between(self.times[back], seen));
         let busy = |track: &Track, at: usize| {
-            track.recent.get(back).is_some_and(|frame| frame.served[at] + frame.called[at] > 0.0)
+            track.recent.traffic(at, back) > (0.0, 0.0)
         };
         let busy = |at: usize| match track {
             Some(track) => busy(track, at),

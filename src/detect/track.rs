@@ -1,6 +1,6 @@
 //! One service through time: its recent cycles, its healthy past by zone, and what is watched.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,8 @@ use super::noise::{BLOCK, Noise};
 use super::past::Past;
 use super::persist::Watches;
 use super::pool::Pool;
-use super::settings::{self, LAG, LONGEST_WINDOW, Scale, WARM_UP, WINDOWS};
+use super::recent::Recent;
+use super::settings::{self, LAG, LONGEST_WINDOW, REMEMBERED, Scale, WARM_UP, WINDOWS};
 use crate::domain::{Calls, Cell, Histogram, ServiceSettings, Zone};
 
 /// Cycles after which the latency table is made anew.
@@ -32,8 +33,7 @@ pub(super) struct Track {
     pub settings: ServiceSettings,
     #[serde(with = "crate::domain::observation::edges")]
     edges_ms: Vec<f64>,
-    /// Newest first.
-    pub recent: VecDeque<Frame>,
+    pub recent: Recent,
     pub past: Past,
     pub noise: Noise,
     table: Option<ShiftTable>,
@@ -55,7 +55,7 @@ impl Track {
         let mut track = Self {
             settings,
             edges_ms: vec![1.0, f64::INFINITY],
-            recent: VecDeque::new(),
+            recent: Recent::default(),
             past: Past::default(),
             noise: Noise::default(),
             table: None,
@@ -75,7 +75,7 @@ impl Track {
 
     pub fn insert_zone(&mut self, at: usize) {
         let buckets = self.edges_ms.len();
-        self.recent.iter_mut().for_each(|frame| frame.insert_zone(at, buckets));
+        self.recent.change(|frame| frame.insert_zone(at, buckets));
         self.past.insert_zone(at, buckets);
         self.watches.insert_zone(at);
         self.calm.insert(at, u32::MAX);
@@ -104,20 +104,19 @@ impl Track {
             frame.served_failed[zone] = cell.served.failed;
             frame.called[zone] = cell.called.total;
             frame.called_failed[zone] = cell.called.failed;
-            frame.latency[zone] = coarsen(&cell.latency, &self.edges_ms);
+            frame.latency[zone] = coarsen(&cell.latency.edges_ms, &cell.latency.counts, &self.edges_ms);
         }
         frame
     }
 
     /// Zones and versions may have different buckets: those edges are kept that all have, and older counts are merged.
     fn agree_on_edges(&mut self, latency: &Histogram) {
-        if latency.edges_ms.len() < 2 || latency.edges_ms == self.edges_ms {
+        if latency.edges_ms.len() < 2 || *latency.edges_ms == *self.edges_ms {
             return;
         }
-        let unknown = !self.past.knows_durations()
-            && self.recent.iter().flat_map(|frame| frame.latency.iter().flatten()).all(|c| *c == 0.0);
+        let unknown = !self.past.knows_durations() && !self.recent.knows_durations();
         let common: Vec<f64> = if unknown {
-            latency.edges_ms.clone()
+            latency.edges_ms.to_vec()
         } else {
             self.edges_ms.iter().copied().filter(|e| latency.edges_ms.contains(e)).collect()
         };
@@ -127,18 +126,19 @@ impl Track {
         self.table = None;
         if common.len() < 2 {
             // Nothing in common: durations are learned anew.
-            self.edges_ms.clone_from(&latency.edges_ms);
+            self.edges_ms = latency.edges_ms.to_vec();
             let none = vec![0.0; self.edges_ms.len()];
-            let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
-            histories.chain(self.past.durations_mut()).for_each(|counts| counts.clone_from(&none));
+            self.each_histogram(|counts| counts.clone_from(&none));
             return;
         }
         let old = std::mem::replace(&mut self.edges_ms, common);
-        let histories = self.recent.iter_mut().flat_map(|frame| frame.latency.iter_mut());
-        for counts in histories.chain(self.past.durations_mut()) {
-            let merged = Histogram { edges_ms: old.clone(), counts: std::mem::take(counts) };
-            *counts = coarsen(&merged, &self.edges_ms);
-        }
+        let edges_ms = self.edges_ms.clone();
+        self.each_histogram(|counts| *counts = coarsen(&old, counts, &edges_ms));
+    }
+
+    fn each_histogram(&mut self, mut change: impl FnMut(&mut Vec<f64>)) {
+        self.recent.change(|frame| frame.latency.iter_mut().for_each(&mut change));
+        self.past.durations_mut().for_each(change);
     }
 
     /// What was seen so many cycles ago, by zone.
@@ -154,7 +154,7 @@ impl Track {
 
     /// Forgets a zone's recent cycles.
     pub fn forget(&mut self, zone: usize) {
-        self.recent.iter_mut().for_each(|frame| frame.clear(zone));
+        self.recent.change(|frame| frame.clear(zone));
         self.watches.forget(zone);
         (self.calm[zone], self.frozen[zone]) = (0, Frozen::default());
     }
@@ -173,27 +173,25 @@ impl Track {
     }
 
     /// One cycle on: learn from what is old enough, compare over every window, and note what is suspicious.
-    pub fn advance(&mut self, frame: Frame, scale: &Scale, pool: &mut Pool) {
+    pub fn advance(&mut self, frame: &Frame, scale: &Scale, pool: &mut Pool) {
         self.idle = if frame.has_requests() { 0 } else { self.idle.saturating_add(1) };
-        self.recent.push_front(frame);
+        self.recent.push(frame);
         self.cycles += 1;
         self.learn(scale);
         self.watches.begin();
-        let seen = self.recent.iter().filter(|frame| frame.has_requests()).count();
+        let seen = self.recent.with_requests();
         let Some(table) = self.table.as_ref().filter(|_| seen > WARM_UP) else {
             return;
         };
-        let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms, &self.settings);
+        let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms, &self.settings, scale);
         let look = |sum: &Frame, span| prepared.compare(sum, span, &self.past, table, &self.settings, scale);
-        let mut sum = self.recent[0].clone();
+        let mut sum = self.recent.frame(0);
         let newest = look(&sum, 1);
         self.watches.note_newest(&newest);
         let mut two_newest = newest.clone();
         let mut summed = 1;
         for (index, span) in WINDOWS.into_iter().enumerate().filter(|(_, span)| *span <= self.recent.len()) {
-            for frame in self.recent.range(summed..span) {
-                sum.add(frame);
-            }
+            (summed..span).for_each(|cycle| self.recent.add_to(&mut sum, cycle));
             summed = span;
             let looks = look(&sum, span);
             pool.add(index, &looks);
@@ -212,7 +210,7 @@ impl Track {
 
     /// Learns from the cycle that has just become old enough, but from nothing around a suspicion.
     fn learn(&mut self, scale: &Scale) {
-        self.recent.truncate(LONGEST_WINDOW + LAG);
+        self.recent.truncate(REMEMBERED);
         if self.recent.len() <= LAG {
             return;
         }
@@ -221,11 +219,11 @@ impl Track {
             && self.cycles.is_multiple_of(BLOCK as u64)
             && self.recent.len() >= LAG + BLOCK
         {
-            let mut block = self.recent[LAG].clone();
-            self.recent.range(LAG + 1..LAG + BLOCK).for_each(|frame| block.add(frame));
+            let mut block = self.recent.frame(LAG);
+            (LAG + 1..LAG + BLOCK).for_each(|cycle| self.recent.add_to(&mut block, cycle));
             self.noise.learn(&block, &mut self.past, &healthy, table, scale);
         }
-        self.past.learn(&self.recent[LAG], &healthy, scale);
+        self.past.learn(&self.recent.frame(LAG), &healthy, scale);
         if self.table.is_none() || self.cycles.is_multiple_of(TABLE_AGE) {
             self.table = Some(ShiftTable::new(&self.past.latency_of_all(), &self.edges_ms));
         }
@@ -262,22 +260,22 @@ impl Track {
     /// A histogram on this track's buckets; empty if it has others.
     pub fn coarsened(&self, histogram: &Histogram) -> Vec<f64> {
         if self.edges_ms.iter().all(|edge| histogram.edges_ms.contains(edge)) {
-            coarsen(histogram, &self.edges_ms)
+            coarsen(&histogram.edges_ms, &histogram.counts, &self.edges_ms)
         } else {
             Vec::new()
         }
     }
 
     pub fn newest_has_requests(&self, zone: usize) -> bool {
-        self.recent.front().is_some_and(|frame| frame.served[zone] + frame.called[zone] > 0.0)
+        self.recent.traffic(zone, 0) > (0.0, 0.0)
     }
 
     /// Requests of the zone over the longest window: those it served, and those its clients made.
     pub fn traffic(&self, zone: usize) -> (f64, f64) {
-        self.recent
-            .iter()
-            .take(LONGEST_WINDOW)
-            .fold((0.0, 0.0), |(served, called), f| (served + f.served[zone], called + f.called[zone]))
+        (0..LONGEST_WINDOW).fold((0.0, 0.0), |(served, called), cycle| {
+            let (s, c) = self.recent.traffic(zone, cycle);
+            (served + s, called + c)
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -79,8 +80,9 @@ impl std::ops::AddAssign for Calls {
 /// Counts between bucket edges (not cumulative). The last edge is infinite.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
+    /// Shared by the many that have the same ones.
     #[serde(with = "edges")]
-    pub edges_ms: Vec<f64>,
+    pub edges_ms: Arc<[f64]>,
     pub counts: Vec<f64>,
 }
 
@@ -92,7 +94,7 @@ pub mod edges {
         serializer.collect_seq(edges_ms.iter().map(|edge| edge.is_finite().then_some(*edge)))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>, E: FromIterator<f64>>(deserializer: D) -> Result<E, D::Error> {
         let edges = Vec::<Option<f64>>::deserialize(deserializer)?;
         Ok(edges.into_iter().map(|edge| edge.unwrap_or(f64::INFINITY)).collect())
     }
@@ -105,16 +107,15 @@ impl Histogram {
         let mut sorted = cumulative.to_vec();
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut below = 0.0_f64;
-        let mut histogram = Self::default();
-        for (edge, count) in sorted {
-            if count < below {
+        let mut counts = Vec::with_capacity(sorted.len());
+        for (_, count) in &sorted {
+            if *count < below {
                 return Self::default();
             }
-            histogram.edges_ms.push(edge);
-            histogram.counts.push(count - below);
-            below = count;
+            counts.push(count - below);
+            below = *count;
         }
-        histogram
+        Self { edges_ms: sorted.iter().map(|(edge, _)| *edge).collect(), counts }
     }
 }
 

@@ -9,13 +9,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 use jiff::Timestamp;
 use prometheus_http_query::Client;
-use prometheus_http_query::response::{Data, InstantVector, RangeVector};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
 use thiserror::Error;
 
 use super::decode::Stretch;
 use super::settings::Settings;
+use super::stream::{Row, Scanner};
 use crate::ports::ObserveError;
 
 /// Shown of an answer that is none.
@@ -70,27 +69,24 @@ impl From<ApiError> for ObserveError {
     }
 }
 
-pub(super) struct Answer {
-    pub data: Data,
-    pub warnings: Vec<String>,
+/// What Prometheus may answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Vector,
+    Matrix,
 }
 
-pub(super) struct RangeAnswer {
-    pub rows: Vec<RangeVector>,
-    pub warnings: Vec<String>,
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
+        }
+    }
 }
 
-/// The API's envelope, with the warnings that the client library drops.
-#[derive(Deserialize)]
-struct Envelope {
-    status: String,
-    data: Option<Data>,
-    error: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
-    #[serde(default, rename = "isPartial")]
-    is_partial: bool,
-}
+/// Takes the rows of an answer, one by one.
+pub(super) type Take<'a> = &'a mut (dyn FnMut(&Row<'_>) + Send);
 
 impl Api {
     pub fn new(settings: &Settings) -> Result<Self, ConnectError> {
@@ -154,63 +150,52 @@ impl Api {
         Ok(headers)
     }
 
-    pub async fn range(&mut self, query: &str, stretch: Stretch) -> Result<RangeAnswer, ApiError> {
-        let start = stretch.first.as_second() as f64 - stretch.offset_s;
-        let step = stretch.cycle.as_secs_f64();
-        let end = start + step * (stretch.cycles - 1) as f64;
+    /// Hands over row by row. After an error, those that came before it are worth nothing. Returns warnings.
+    pub async fn range(&mut self, query: &str, stretch: Stretch, take: Take<'_>) -> Result<Vec<String>, ApiError> {
+        let (start, step) = (stretch.first.as_second(), stretch.cycle.seconds());
+        let end = start + step * (stretch.cycles as i64 - 1);
         let mut request =
-            self.client.query_range(query, start as i64, end as i64, step).timeout(self.timeout.as_millis() as i64);
+            self.client.query_range(query, start, end, step as f64).timeout(self.timeout.as_millis() as i64);
         for (name, value) in self.all_headers()? {
             if let Some(name) = name {
                 request = request.header(name, value);
             }
         }
-        let answer = self.send(request.post_raw(), query).await?;
-        match answer.data {
-            Data::Matrix(rows) => Ok(RangeAnswer { rows, warnings: answer.warnings }),
-            Data::Vector(_) | Data::Scalar(_) => Err(self.wrong_type("a range query", "a matrix")),
-        }
+        self.send(request.post_raw(), query, Kind::Matrix, take).await
     }
 
-    pub async fn instant(&mut self, query: &str, at: Timestamp) -> Result<Answer, ApiError> {
+    pub async fn instant(
+        &mut self,
+        query: &str,
+        at: Timestamp,
+        kind: Kind,
+        take: Take<'_>,
+    ) -> Result<Vec<String>, ApiError> {
         let mut request = self.client.query(query).at(at.as_second()).timeout(self.timeout.as_millis() as i64);
         for (name, value) in self.all_headers()? {
             if let Some(name) = name {
                 request = request.header(name, value);
             }
         }
-        self.send(request.post_raw(), query).await
-    }
-
-    /// The rows of an instant query, and warnings.
-    pub async fn vector(&mut self, query: &str, at: Timestamp) -> Result<(Vec<InstantVector>, Vec<String>), ApiError> {
-        let answer = self.instant(query, at).await?;
-        match answer.data {
-            Data::Vector(rows) => Ok((rows, answer.warnings)),
-            Data::Matrix(_) | Data::Scalar(_) => Err(self.wrong_type("an instant query", "a vector")),
-        }
+        self.send(request.post_raw(), query, kind, take).await
     }
 
     /// The first value of an instant query, or 0.
     pub async fn number(&mut self, query: &str, at: Timestamp) -> Result<u64, ApiError> {
-        let (rows, _) = self.vector(query, at).await?;
-        Ok(rows.first().map_or(0, |row| row.sample().value() as u64))
-    }
-
-    fn wrong_type(&self, asked: &str, wanted: &str) -> ApiError {
-        ApiError::Failed(format!(
-            "{} answered {asked} with something else than {wanted}; is prometheus.url the base address of the API?",
-            self.url
-        ))
+        let mut number = None;
+        self.instant(query, at, Kind::Vector, &mut |row| number = number.or(row.value())).await?;
+        Ok(number.unwrap_or(0.0) as u64)
     }
 
     async fn send(
         &mut self,
         request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
         query: &str,
-    ) -> Result<Answer, ApiError> {
+        kind: Kind,
+        take: Take<'_>,
+    ) -> Result<Vec<String>, ApiError> {
         self.usage.queries += 1;
-        let answer = self.try_send(request).await;
+        let answer = self.try_send(request, kind, take).await;
         if let Err(error) = &answer {
             self.usage.failed_queries += 1;
             tracing::debug!(%error, query, "query failed");
@@ -221,67 +206,86 @@ impl Api {
     async fn try_send(
         &mut self,
         request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
-    ) -> Result<Answer, ApiError> {
+        kind: Kind,
+        take: Take<'_>,
+    ) -> Result<Vec<String>, ApiError> {
         let response = request.await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
-        let body = self.body(response).await?;
-        if let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) {
-            return match (envelope.status.as_str(), envelope.data) {
-                ("success", Some(data)) => {
-                    let mut warnings = envelope.warnings;
-                    if envelope.is_partial {
-                        warnings.push("the answer is marked as partial".to_owned());
-                    }
-                    Ok(Answer { data, warnings })
-                }
-                _ => Err(ApiError::Refused(format!(
-                    "{} refused the query (HTTP {status}): {}",
+        let mut scanner = Scanner::default();
+        let (bytes, read) = self.read(response, &mut scanner, take).await?;
+        let envelope = match read.and_then(|()| scanner.envelope()) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let what = if status.is_success() { "an answer that is not Prometheus' JSON" } else { "an error" };
+                return Err(ApiError::Failed(format!(
+                    "{} gave {what} (HTTP {status}, {bytes} bytes: {error}), which begins: {:?}; is prometheus.url the base \
+                     address of the API?",
                     self.url,
-                    envelope.error.unwrap_or_else(|| "no reason given".to_owned())
-                ))),
-            };
+                    scanner.beginning(SHOWN_CHARS)
+                )));
+            }
+        };
+        match &envelope.data {
+            Some(data) if envelope.status == "success" && data.kind == kind.as_str() => Ok(envelope.warnings()),
+            Some(data) if envelope.status == "success" => Err(ApiError::Failed(format!(
+                "{} answered with something else than a {}, a {}; is prometheus.url the base address of the API?",
+                self.url,
+                kind.as_str(),
+                data.kind
+            ))),
+            _ => Err(ApiError::Refused(format!(
+                "{} refused the query (HTTP {status}): {}",
+                self.url,
+                envelope.error.unwrap_or_else(|| "no reason given".to_owned())
+            ))),
         }
-        let start: String = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect();
-        let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
-        let what = if status.is_success() { "an answer that is not Prometheus' JSON" } else { "an error" };
-        Err(ApiError::Failed(format!(
-            "{} gave {what} (HTTP {status}, {} bytes), which begins: {start:?}; is prometheus.url the base address of \
-             the API?",
-            self.url,
-            body.len()
-        )))
     }
 
-    /// Read as it comes, and given up as soon as it is too large.
-    async fn body(&mut self, response: reqwest::Response) -> Result<Vec<u8>, ApiError> {
+    /// Read as it comes, and given up as soon as it is too large, or not what it should be. Returns how many bytes came.
+    async fn read(
+        &mut self,
+        response: reqwest::Response,
+        scanner: &mut Scanner,
+        take: Take<'_>,
+    ) -> Result<(usize, serde_json::Result<()>), ApiError> {
         let too_large = || ApiError::TooLarge { limit_mib: self.max_bytes as f64 / f64::from(1 << 20) };
         if response.content_length().is_some_and(|length| length > self.max_bytes as u64) {
             return Err(too_large());
         }
-        let mut body = Vec::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| {
-                ApiError::Failed(format!(
-                    "{} broke off its answer after {} bytes: {}",
-                    self.url,
-                    body.len(),
-                    causes(&error)
-                ))
+        let mut bytes = 0;
+        let mut pieces = response.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| {
+                if error.is_timeout() {
+                    return self.too_slow();
+                }
+                let why = causes(&error);
+                ApiError::Failed(format!("{} broke off its answer after {bytes} bytes: {why}", self.url))
             })?;
-            if body.len() + chunk.len() > self.max_bytes {
+            bytes += piece.len();
+            if bytes > self.max_bytes {
                 return Err(too_large());
             }
-            body.extend_from_slice(&chunk);
+            if let Err(error) = scanner.feed(&piece, &mut *take) {
+                return Ok((bytes, Err(error)));
+            }
         }
-        self.usage.response_bytes += body.len() as u64;
-        Ok(body)
+        self.usage.response_bytes += bytes as u64;
+        Ok((bytes, Ok(())))
+    }
+
+    fn too_slow(&self) -> ApiError {
+        ApiError::Refused(format!(
+            "{} gave no answer within {} s (prometheus.timeout)",
+            self.url,
+            self.timeout.as_secs_f64()
+        ))
     }
 
     fn unreachable(&self, error: &prometheus_http_query::Error) -> ApiError {
         let why = causes(error);
         let why = if why.contains("timed out") {
-            return ApiError::Refused(format!("{} gave no answer within {} s", self.url, self.timeout.as_secs_f64()));
+            return self.too_slow();
         } else if why.contains("InvalidContentType") {
             "it does not speak TLS: is it http:// instead of https://?".to_owned()
         } else {

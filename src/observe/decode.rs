@@ -1,25 +1,16 @@
-//! From Prometheus' rows to snapshots.
+//! From Prometheus' rows to snapshots, row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use prometheus_http_query::response::RangeVector;
 
 use super::queries::{CODE_LABELS, REQUESTS, UP_LABEL};
 use super::settings::{Settings, ZoneFrom};
+use super::stream::Row;
 use crate::domain::cluster::{Place, PodId};
 use crate::domain::observation::coverage_gaps;
-use crate::domain::{Calls, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
-
-/// Rows of the queries of one stretch.
-pub(super) struct Rows {
-    pub served: Vec<RangeVector>,
-    pub called: Vec<RangeVector>,
-    pub durations: Vec<RangeVector>,
-    pub coverage: Vec<RangeVector>,
-    pub copies: Vec<RangeVector>,
-    pub warnings: Vec<String>,
-}
+use crate::domain::{Calls, Cell, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
 
 /// The cycles of one stretch.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +18,11 @@ pub(super) struct Stretch {
     pub first: Timestamp,
     pub cycles: usize,
     pub cycle: CycleLength,
-    /// Sample times are this much earlier than the cycles they stand for.
-    pub offset_s: f64,
 }
 
 impl Stretch {
     fn index(&self, sample_time_s: f64) -> Option<usize> {
-        let since = sample_time_s + self.offset_s - self.first.as_second() as f64;
-        let index = (since / self.cycle.as_secs_f64()).round();
+        let index = ((sample_time_s - self.first.as_second() as f64) / self.cycle.as_secs_f64()).round();
         (index >= 0.0 && index < self.cycles as f64).then_some(index as usize)
     }
 
@@ -42,16 +30,11 @@ impl Stretch {
         self.first + self.cycle.signed() * index as i32
     }
 
-    pub fn values<'a>(&'a self, row: &'a RangeVector) -> impl Iterator<Item = (usize, f64)> + 'a {
+    pub fn values<'a>(&'a self, row: &'a Row<'_>) -> impl Iterator<Item = (usize, f64)> + 'a {
         row.samples()
-            .iter()
-            .filter_map(|sample| self.index(sample.timestamp()).map(|index| (index, sample.value())))
+            .filter_map(|(time, value)| self.index(time).map(|index| (index, value)))
             .filter(|(_, value)| value.is_finite())
     }
-}
-
-pub(super) fn label<'a>(row: &'a RangeVector, name: &str) -> &'a str {
-    row.metric().get(name).map_or("", String::as_str)
 }
 
 /// Where pods are, by namespace and name.
@@ -64,127 +47,268 @@ pub(super) struct Reading<'a> {
     pub places: &'a Places,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     /// The zone a row is of; empty or `unknown` is none, and so is that of a pod that nobody knows.
-    pub fn zone<'r>(&self, get: impl Fn(&str) -> Option<&'r String>) -> Option<Zone> {
+    pub fn zone<'r>(&self, row: &'r Row<'_>) -> Option<&'r str>
+    where
+        'a: 'r,
+    {
         match self.settings.zone_from {
-            ZoneFrom::Node => self.place(get).map(|place| place.zone.clone()),
+            ZoneFrom::Node => self.place(row).map(|place| place.zone.as_str()),
             ZoneFrom::Label => {
-                let name = get(&self.settings.labels.zone)?;
-                (!name.is_empty() && name != "unknown").then(|| Zone::new(name))
+                row.get(&self.settings.labels.zone).filter(|name| !name.is_empty() && *name != "unknown")
             }
         }
     }
 
-    pub fn place<'r>(&self, get: impl Fn(&str) -> Option<&'r String>) -> Option<&Place> {
+    pub fn place(&self, row: &Row<'_>) -> Option<&'a Place> {
         let [namespace, pod] = self.settings.labels.target.as_slice() else { return None };
-        self.places.get(&PodId { namespace: get(namespace)?.clone(), name: get(pod)?.clone() })
+        self.places.get(&PodId { namespace: row.get(namespace)?.to_owned(), name: row.get(pod)?.to_owned() })
     }
 }
 
-/// The service a row is of. What Istio could not attribute to a service is none.
-pub(super) fn service<'a>(get: impl Fn(&str) -> Option<&'a String>, settings: &Settings) -> Option<ServiceId> {
+/// Namespace and name of the service a row is of. What Istio could not attribute to a service is none.
+pub(super) fn service<'r>(row: &'r Row<'_>, settings: &Settings) -> Option<(&'r str, &'r str)> {
     const UNATTRIBUTED: [&str; 5] =
         ["", "unknown", "PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"];
-    let label = |name: &str| get(name).map_or("", String::as_str);
-    let name = label(&settings.labels.service);
-    let id = || ServiceId::new(label(&settings.labels.service_namespace), name);
-    (!UNATTRIBUTED.contains(&name)).then(id)
+    let name = row.label(&settings.labels.service);
+    (!UNATTRIBUTED.contains(&name)).then(|| (row.label(&settings.labels.service_namespace), name))
 }
 
-pub(super) fn is_failure(row: &RangeVector, service: &ServiceId, settings: &Settings) -> bool {
-    let [code, grpc, flags] = CODE_LABELS.map(|name| label(row, name));
+pub(super) fn is_failure(row: &Row<'_>, service: &ServiceId, settings: &Settings) -> bool {
+    let [code, grpc, flags] = CODE_LABELS.map(|name| row.label(name));
     settings.services.failures_of(service).is_failure(code, grpc, flags)
 }
 
-pub(super) fn snapshots(rows: &Rows, stretch: Stretch, reading: Reading<'_>) -> Vec<Snapshot> {
-    let settings = reading.settings;
-    let mut snapshots: Vec<Snapshot> = (0..stretch.cycles)
-        .map(|i| Snapshot {
-            time: stretch.time(i),
-            cells: BTreeMap::new(),
-            coverage: BTreeMap::new(),
-            gaps: Vec::new(),
-            cluster: None,
-        })
-        .collect();
-    fill_calls(&mut snapshots, &rows.served, stretch, reading, |cell| &mut cell.served);
-    fill_calls(&mut snapshots, &rows.called, stretch, reading, |cell| &mut cell.called);
-    fill_durations(&mut snapshots, &rows.durations, stretch, reading);
-    for row in &rows.coverage {
-        if let Some(zone) = reading.zone(|name| row.metric().get(name)) {
-            let up = label(row, UP_LABEL) != "0";
-            for (i, count) in stretch.values(row) {
-                let coverage = snapshots[i].coverage.entry(zone.clone()).or_default();
-                coverage.known += count as u32;
-                coverage.up += if up { count as u32 } else { 0 };
-            }
-        }
-    }
-    let mut copies = vec![0; stretch.cycles];
-    for row in &rows.copies {
-        stretch.values(row).for_each(|(i, count)| copies[i] = count as u32);
-    }
-    let zone_of = |row: &RangeVector| reading.zone(|name| row.metric().get(name));
-    let mut zoneless = vec![false; stretch.cycles];
-    for row in rows.served.iter().chain(&rows.called).filter(|row| zone_of(row).is_none()) {
-        stretch.values(row).for_each(|(i, _)| zoneless[i] = true);
-    }
-    for (i, snapshot) in snapshots.iter_mut().enumerate() {
-        snapshot.gaps = gaps(snapshot, copies[i], zoneless[i], &rows.warnings, settings);
-    }
-    snapshots
+/// Of rates, whose sum is a whole number but for what dividing and adding up have cost.
+fn counted(rate: f64, cycle: CycleLength) -> f64 {
+    const PRECISION: f64 = 1e6;
+    (rate * cycle.as_secs_f64() * PRECISION).round() / PRECISION
 }
 
-fn fill_calls(
-    snapshots: &mut [Snapshot],
-    rows: &[RangeVector],
+/// One service in one zone in one cycle, while rows come.
+#[derive(Clone, Default)]
+struct Growing {
+    seen: bool,
+    served: Calls,
+    called: Calls,
+    /// Cumulative, in the order in which edges were first seen; those that are not there are no number.
+    buckets: Vec<f64>,
+}
+
+/// One service, by zone and cycle.
+struct GrowingService {
+    id: ServiceId,
+    zones: Vec<(Zone, Vec<Growing>)>,
+}
+
+/// Turns the rows of a stretch into snapshots.
+pub(super) struct Builder<'a> {
     stretch: Stretch,
-    reading: Reading<'_>,
-    field: impl Fn(&mut crate::domain::Cell) -> &mut Calls,
-) {
-    for row in rows {
-        let get = |name: &str| row.metric().get(name);
-        let (Some(zone), Some(service)) = (reading.zone(get), service(get, reading.settings)) else { continue };
-        let failed = is_failure(row, &service, reading.settings);
-        for (i, count) in stretch.values(row) {
-            let cells = snapshots[i].cells.entry(service.clone()).or_default();
-            *field(cells.entry(zone.clone()).or_default()) +=
-                Calls { total: count, failed: if failed { count } else { 0.0 } };
+    reading: Reading<'a>,
+    services: Vec<GrowingService>,
+    known: BTreeMap<ServiceId, usize>,
+    /// The service of the row before: rows come sorted.
+    newest: usize,
+    edges_ms: Vec<f64>,
+    coverage: Vec<BTreeMap<Zone, crate::domain::observation::Coverage>>,
+    copies: Vec<u32>,
+    zoneless: Vec<bool>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(stretch: Stretch, reading: Reading<'a>) -> Self {
+        Self {
+            stretch,
+            reading,
+            services: Vec::new(),
+            known: BTreeMap::new(),
+            newest: 0,
+            edges_ms: Vec::new(),
+            coverage: vec![BTreeMap::new(); stretch.cycles],
+            copies: vec![0; stretch.cycles],
+            zoneless: vec![false; stretch.cycles],
         }
+    }
+
+    /// A row of requests, as a rate.
+    pub fn rates(&mut self, row: &Row<'_>) {
+        self.calls(row, counted);
+    }
+
+    /// A row of requests, as a count.
+    pub fn counts(&mut self, row: &Row<'_>) {
+        self.calls(row, |value, _| value);
+    }
+
+    fn calls(&mut self, row: &Row<'_>, count: impl Fn(f64, CycleLength) -> f64) {
+        let stretch = self.stretch;
+        let Some(zone) = self.reading.zone(row) else {
+            stretch.values(row).for_each(|(i, _)| self.zoneless[i] = true);
+            return;
+        };
+        let settings = self.reading.settings;
+        let Some(service) = service(row, settings) else { return };
+        let of_service = self.service(service);
+        let failed = is_failure(row, &of_service.id, settings);
+        let server = row.label("reporter") == "destination";
+        let cells = of_service.zone(zone, stretch.cycles);
+        for (i, value) in stretch.values(row) {
+            let total = count(value, stretch.cycle);
+            let cell = &mut cells[i];
+            cell.seen = true;
+            *(if server { &mut cell.served } else { &mut cell.called }) +=
+                Calls { total, failed: if failed { total } else { 0.0 } };
+        }
+    }
+
+    /// A row of durations up to an edge, as a rate.
+    pub fn buckets(&mut self, row: &Row<'_>) {
+        let stretch = self.stretch;
+        let Some(zone) = self.reading.zone(row) else { return };
+        let Some(service) = service(row, self.reading.settings) else { return };
+        let Ok(edge) = row.label("le").parse::<f64>() else { return };
+        let at = self.edge(edge);
+        let usual = self.edges_ms.len().max(USUAL_BUCKETS);
+        for (i, rate) in stretch.values(row) {
+            let cell = &mut self.service(service).zone(zone, stretch.cycles)[i];
+            cell.seen = true;
+            if cell.buckets.is_empty() {
+                cell.buckets.reserve_exact(usual);
+            }
+            while cell.buckets.len() <= at {
+                cell.buckets.push(f64::NAN);
+            }
+            // Of several proxies, which come one by one where the zone is looked up.
+            let known = &mut cell.buckets[at];
+            *known = if known.is_nan() { 0.0 } else { *known } + counted(rate, stretch.cycle);
+        }
+    }
+
+    /// A row of proxies that answered, or did not.
+    pub fn proxies(&mut self, row: &Row<'_>) {
+        let Some(zone) = self.reading.zone(row) else { return };
+        let state = row.label(UP_LABEL).parse::<f64>().unwrap_or(0.0) as u32;
+        let (copies, up) = (state / 100, !state.is_multiple_of(100));
+        for (i, count) in self.stretch.values(row) {
+            let coverage = self.coverage[i].entry(Zone::new(zone)).or_default();
+            coverage.known += count as u32;
+            coverage.up += if up { count as u32 } else { 0 };
+            self.copies[i] = self.copies[i].max(copies);
+        }
+    }
+
+    fn service(&mut self, (namespace, name): (&str, &str)) -> &mut GrowingService {
+        let is_it = |it: &GrowingService| it.id.name == name && it.id.namespace == namespace;
+        if !self.services.get(self.newest).is_some_and(is_it) {
+            let id = ServiceId::new(namespace, name);
+            let services = &mut self.services;
+            self.newest = *self.known.entry(id.clone()).or_insert_with(|| {
+                services.push(GrowingService { id, zones: Vec::new() });
+                services.len() - 1
+            });
+        }
+        &mut self.services[self.newest]
+    }
+
+    fn edge(&mut self, edge: f64) -> usize {
+        let known = self.edges_ms.iter().position(|known| known.total_cmp(&edge).is_eq());
+        known.unwrap_or_else(|| {
+            self.edges_ms.push(edge);
+            self.edges_ms.len() - 1
+        })
+    }
+
+    pub fn finish(mut self, warnings: &[String]) -> Vec<Snapshot> {
+        let stretch = self.stretch;
+        let mut snapshots: Vec<Snapshot> = std::mem::take(&mut self.coverage)
+            .into_iter()
+            .enumerate()
+            .map(|(i, coverage)| Snapshot {
+                time: stretch.time(i),
+                cells: BTreeMap::new(),
+                coverage,
+                gaps: Vec::new(),
+                cluster: None,
+            })
+            .collect();
+        let mut edges = SharedEdges::new(&self.edges_ms);
+        for GrowingService { id, zones } in self.services {
+            for (zone, cells) in zones {
+                for (snapshot, growing) in snapshots.iter_mut().zip(cells).filter(|(_, growing)| growing.seen) {
+                    let Growing { served, called, buckets, .. } = growing;
+                    let cell = Cell { served, called, latency: edges.histogram(&buckets) };
+                    if !snapshot.cells.contains_key(&id) {
+                        snapshot.cells.insert(id.clone(), BTreeMap::new());
+                    }
+                    snapshot.cells.get_mut(&id).and_then(|cells| cells.insert(zone.clone(), cell));
+                }
+            }
+        }
+        for (i, snapshot) in snapshots.iter_mut().enumerate() {
+            snapshot.gaps = gaps(snapshot, self.copies[i], self.zoneless[i], warnings, self.reading.settings);
+        }
+        snapshots
     }
 }
 
-fn fill_durations(snapshots: &mut [Snapshot], rows: &[RangeVector], stretch: Stretch, reading: Reading<'_>) {
-    let mut buckets: BTreeMap<(ServiceId, Zone), Vec<CumulativeBuckets>> = BTreeMap::new();
-    for row in rows {
-        let get = |name: &str| row.metric().get(name);
-        let (Some(zone), Some(service)) = (reading.zone(get), service(get, reading.settings)) else { continue };
-        let Ok(edge) = label(row, "le").parse::<f64>() else { continue };
-        let of_cell = buckets.entry((service, zone)).or_insert_with(|| vec![Vec::new(); stretch.cycles]);
-        for (i, count) in stretch.values(row) {
-            // Of several proxies, which come one by one where the zone is looked up.
-            match of_cell[i].iter_mut().find(|(known, _)| known.total_cmp(&edge).is_eq()) {
-                Some((_, sum)) => *sum += count,
-                None => of_cell[i].push((edge, count)),
-            }
-        }
+impl GrowingService {
+    fn zone(&mut self, name: &str, cycles: usize) -> &mut [Growing] {
+        let known = self.zones.iter().position(|(zone, _)| zone.as_str() == name);
+        let at = known.unwrap_or_else(|| {
+            self.zones.push((Zone::new(name), vec![Growing::default(); cycles]));
+            self.zones.len() - 1
+        });
+        &mut self.zones[at].1
     }
-    for ((service, zone), by_cycle) in buckets {
-        for (snapshot, cumulative) in snapshots.iter_mut().zip(by_cycle) {
-            if !cumulative.is_empty() {
-                let cells = snapshot.cells.entry(service.clone()).or_default();
-                cells.entry(zone.clone()).or_default().latency = Histogram::from_cumulative(&cumulative);
+}
+
+/// Istio's.
+const USUAL_BUCKETS: usize = 20;
+
+/// Bucket edges, each kept once, for all the histograms that have them.
+struct SharedEdges<'a> {
+    /// As they were first seen.
+    edges_ms: &'a [f64],
+    /// Of the smallest, and so on: where it is.
+    order: Vec<usize>,
+    shared: Vec<Arc<[f64]>>,
+}
+
+impl<'a> SharedEdges<'a> {
+    fn new(edges_ms: &'a [f64]) -> Self {
+        let mut order: Vec<usize> = (0..edges_ms.len()).collect();
+        order.sort_by(|a, b| edges_ms[*a].total_cmp(&edges_ms[*b]));
+        Self { edges_ms, order, shared: Vec::new() }
+    }
+
+    /// From cumulative counts.
+    fn histogram(&mut self, cumulative: &[f64]) -> Histogram {
+        let of = |at: &usize| cumulative.get(*at).copied().filter(|count| !count.is_nan());
+        let there = || self.order.iter().filter_map(|at| of(at).map(|count| (self.edges_ms[*at], count)));
+        let mut below = 0.0;
+        let mut counts = Vec::with_capacity(cumulative.len());
+        for (_, count) in there() {
+            if count < below {
+                return Histogram::default();
             }
+            counts.push(count - below);
+            below = count;
         }
+        let same =
+            |known: &&Arc<[f64]>| known.len() == counts.len() && known.iter().copied().eq(there().map(|it| it.0));
+        let shared = self.shared.iter().find(same).cloned();
+        let edges_ms = shared.unwrap_or_else(|| {
+            let edges_ms: Arc<[f64]> = there().map(|(edge, _)| edge).collect();
+            self.shared.push(Arc::clone(&edges_ms));
+            edges_ms
+        });
+        Histogram { edges_ms, counts }
     }
 }
 
 /// No region has so many; a label with more is not one of zones.
 const MOST_ZONES: usize = 16;
-
-/// Counts of one cycle by upper edge in milliseconds.
-type CumulativeBuckets = Vec<(f64, f64)>;
 
 /// Why the cycle can't be judged, in whole or in part.
 fn gaps(snapshot: &Snapshot, copies: u32, zoneless: bool, warnings: &[String], settings: &Settings) -> Vec<Gap> {

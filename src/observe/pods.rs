@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::PrometheusObserver;
-use super::api::ApiError;
-use super::decode::{self, Stretch};
+use super::api::{ApiError, Kind};
+use super::decode::{self, Reading, Stretch};
 use super::settings::ZoneFrom;
+use super::stream::Row;
 use crate::domain::verdict::{NEW_FOR, PodView, Suspect};
 use crate::domain::{Calls, Histogram, PodAge, PodCalls, Zone};
 use crate::ports::ObserveError;
@@ -53,34 +54,34 @@ impl PrometheusObserver {
         at: Timestamp,
     ) -> Result<Vec<PodCalls>, ObserveError> {
         let first = at - self.cycle.signed() * (suspect.cycles as i32 - 1);
-        let offset_s = self.settings.offset.as_secs_f64();
-        let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle, offset_s };
-        let answer = self.api.range(&self.queries.pods(suspect), stretch).await?;
-        if let Some(warning) = answer.warnings.first() {
-            return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
-        }
+        let stretch = Stretch { first, cycles: suspect.cycles, cycle: self.cycle };
         let ages = self.ages(suspect, at).await?;
-        let mut pods: BTreeMap<&str, Pod> = BTreeMap::new();
-        for row in &answer.rows {
-            let reading = self.reading();
-            let place = reading.place(|name| row.metric().get(name));
-            if self.settings.zone_from == ZoneFrom::Node && place.is_none_or(|place| place.zone != suspect.zone) {
-                continue;
+        let Self { api, queries, settings, places, .. } = self;
+        let (labels, reading) = (&settings.labels, Reading { settings, places });
+        let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+        let mut take = |row: &Row<'_>| {
+            let place = reading.place(row);
+            if settings.zone_from == ZoneFrom::Node && place.is_none_or(|place| place.zone != suspect.zone) {
+                return;
             }
             let total: f64 = stretch.values(row).map(|(_, count)| count).sum();
-            let pod = pods.entry(decode::label(row, &self.settings.labels.pod)).or_default();
-            let labelled = Some(decode::label(row, &self.settings.labels.node)).filter(|node| !node.is_empty());
+            let pod = pods.entry(row.label(&labels.pod).to_owned()).or_default();
+            let labelled = Some(row.label(&labels.node)).filter(|node| !node.is_empty());
             pod.node = place.map(|place| place.node.clone()).or_else(|| labelled.map(str::to_owned));
-            pod.proxy = self.settings.labels.target.iter().map(|name| decode::label(row, name).to_owned()).collect();
+            pod.proxy = labels.target.iter().map(|name| row.label(name).to_owned()).collect();
             if suspect.view == PodView::Durations {
-                pod.buckets.extend(decode::label(row, "le").parse().ok().map(|edge: f64| (edge, total)));
+                pod.buckets.extend(row.label("le").parse().ok().map(|edge: f64| (edge, total)));
             } else {
-                let failed = decode::is_failure(row, &suspect.service, &self.settings);
+                let failed = decode::is_failure(row, &suspect.service, settings);
                 pod.calls += Calls { total, failed: if failed { total } else { 0.0 } };
             }
+        };
+        let warnings = api.range(&queries.pods(suspect), stretch, &mut take).await?;
+        if let Some(warning) = warnings.first() {
+            return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
         }
-        let pod = |(name, pod): (&str, Pod)| PodCalls {
-            pod: name.to_owned(),
+        let pod = |(name, pod): (String, Pod)| PodCalls {
+            pod: name,
             node: pod.node,
             age: ages.of(&(pod.proxy, suspect.zone.clone())),
             calls: pod.calls,
@@ -96,16 +97,14 @@ impl PrometheusObserver {
     }
 
     async fn seen_proxies(&mut self, query: &str, at: Timestamp) -> Result<Proxies, ApiError> {
-        let (rows, _) = self.api.vector(query, at).await?;
-        let reading = self.reading();
-        let proxy = |get: &dyn Fn(&str) -> Option<String>, zone| {
-            let target = self.settings.labels.target.iter().map(|name| get(name).unwrap_or_default());
-            (target.collect(), zone)
+        let Self { api, settings, places, .. } = self;
+        let (target, reading) = (&settings.labels.target, Reading { settings, places });
+        let mut seen = Proxies::new();
+        let mut take = |row: &Row<'_>| {
+            let proxy = target.iter().map(|name| row.label(name).to_owned()).collect();
+            seen.extend(reading.zone(row).map(|zone| (proxy, Zone::new(zone))));
         };
-        let seen = rows.iter().filter_map(|row| {
-            let zone = reading.zone(|name| row.metric().get(name))?;
-            Some(proxy(&|name| row.metric().get(name).cloned(), zone))
-        });
-        Ok(seen.collect())
+        api.instant(query, at, Kind::Vector, &mut take).await?;
+        Ok(seen)
     }
 }

@@ -4,20 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use prometheus_http_query::response::{Data, InstantVector};
 
-use super::api::{Api, ApiError, ConnectError, Usage};
-use super::decode::{self, Places, Reading, Rows, Stretch};
+use super::api::{Api, ApiError, ConnectError, Kind, Usage};
+use super::decode::{self, Builder, Places, Reading, Stretch};
 use super::probe::Prober;
-use super::queries::{Queries, Reporter};
+use super::queries::Queries;
 use super::settings::Settings;
+use super::shards::Shard;
+use super::stream::Row;
 use crate::domain::cluster::{CpuUse, PodId};
 use crate::domain::verdict::Suspect;
 use crate::domain::{ClusterView, CycleLength, Gap, Period, PodCalls, Probes, ServiceId, Services, Snapshot, Zone};
 use crate::ports::{ObserveError, Observer};
 
-/// Cycles asked for at once. An answer that would be too large is asked for in halves.
-const CHUNK_CYCLES: usize = 240;
+/// Cycles asked for at once: at the most, and before it is known how large they are.
+const MOST_CYCLES: usize = 240;
+const FIRST_CYCLES: usize = 8;
+/// Services by zone by cycle that are asked for at once, which bounds memory.
+const MOST_CELLS: usize = 40_000;
+/// Parts of the services that are asked for one by one, where one answer would be too large, or take too long.
+const MOST_SHARDS: usize = 64;
+const MOST_SHARDS_IF_REFUSED: usize = 4;
+/// With more proxies that come and go, those that have new series are looked for among all.
+const MOST_CHANGING: usize = 200;
 /// Pods that are gone, and yet known.
 const MOST_GONE: usize = 10_000;
 /// Reads snapshots from Prometheus, or from what speaks its API.
@@ -27,10 +36,14 @@ pub struct PrometheusObserver {
     pub(super) settings: Settings,
     pub(super) cycle: CycleLength,
     /// Of pods that were seen, those that are gone included: their last calls count, too.
-    places: Places,
+    pub(super) places: Places,
     prober: Prober,
     /// Set where samples come too rarely for the look-back.
     unfit: Option<Gap>,
+    /// As many as it took last.
+    shards: Vec<Shard>,
+    /// How large the newest cycle was.
+    cells: Option<usize>,
 }
 
 /// What `check --connect` wants to know.
@@ -51,7 +64,8 @@ impl PrometheusObserver {
         let queries = Queries::new(&settings, cycle);
         let prober = Prober::new(settings.probes.clone())
             .map_err(|error| ConnectError::Invalid { setting: "probes", why: error.to_string() })?;
-        Ok(Self { api: Api::new(&settings)?, queries, settings, cycle, places: Places::new(), prober, unfit: None })
+        let (api, places, shards) = (Api::new(&settings)?, Places::new(), vec![Shard::default()]);
+        Ok(Self { api, queries, settings, cycle, places, prober, unfit: None, shards, cells: None })
     }
 
     /// Learns where pods run. Those that are gone are forgotten once there are too many of them.
@@ -69,8 +83,16 @@ impl PrometheusObserver {
         self.queries = Queries::new(&self.settings, self.cycle);
     }
 
-    pub(super) const fn reading(&self) -> Reading<'_> {
-        Reading { settings: &self.settings, places: &self.places }
+    /// What is asked for one cycle, or a stretch of them.
+    pub fn queries(&self) -> Vec<String> {
+        let of_shard = |shard| [self.queries.requests(shard), self.queries.durations(shard)];
+        let heavy = self.shards.iter().flat_map(of_shard);
+        heavy.chain([self.queries.changing(), self.queries.coverage()]).collect()
+    }
+
+    /// How many cycles fit into memory, and into one answer. Whoever wants more asks several times.
+    pub fn cycles_at_once(&self) -> usize {
+        self.cells.map_or(FIRST_CYCLES, |cells| (MOST_CELLS / cells.max(1)).clamp(1, MOST_CYCLES))
     }
 
     pub const fn usage(&self) -> Usage {
@@ -98,22 +120,23 @@ impl PrometheusObserver {
 
     /// The median time between samples of a few proxies, in whole seconds.
     async fn scrape_interval(&mut self, at: Timestamp) -> Result<Option<Period>, ObserveError> {
-        let (targets, _) = self.api.vector(&self.queries.some_targets(), at).await?;
+        let mut targets = Vec::new();
+        let names = &self.settings.labels.target;
+        self.api
+            .instant(&self.queries.some_targets(), at, Kind::Vector, &mut |row| {
+                let label = |name: &String| row.get(name).map(|value| (name.clone(), value.to_owned()));
+                targets.push(names.iter().filter_map(label).collect::<Vec<_>>());
+            })
+            .await?;
         let mut gaps_s = Vec::new();
         for target in targets {
-            let labels: Vec<(String, String)> = self
-                .settings
-                .labels
-                .target
-                .iter()
-                .filter_map(|name| target.metric().get(name).map(|value| (name.clone(), value.clone())))
-                .collect();
-            let answer = self.api.instant(&self.queries.samples_of(&labels), at).await?;
-            if let Data::Matrix(rows) = answer.data {
-                for row in rows {
-                    gaps_s.extend(row.samples().windows(2).map(|pair| pair[1].timestamp() - pair[0].timestamp()));
-                }
-            }
+            let query = self.queries.samples_of(&target);
+            self.api
+                .instant(&query, at, Kind::Matrix, &mut |row| {
+                    let times: Vec<f64> = row.samples().map(|(time, _)| time).collect();
+                    gaps_s.extend(times.windows(2).map(|pair| pair[1] - pair[0]));
+                })
+                .await?;
         }
         gaps_s.sort_by(f64::total_cmp);
         Ok(gaps_s.get(gaps_s.len() / 2).map(|gap| Period::from_secs((gap.round() as i64).max(1))))
@@ -121,77 +144,103 @@ impl PrometheusObserver {
 
     /// CPU that pods used lately; nothing where no container is counted.
     pub async fn cpu_use(&mut self, at: Timestamp) -> Result<Option<CpuUse>, ObserveError> {
-        let (rows, _) = self.api.vector(&self.queries.cpu(), at).await?;
-        let of_pod = |row: &InstantVector| {
-            let label = |name: &str| row.metric().get(name).cloned();
-            let id = PodId { namespace: label("namespace")?, name: label("pod")? };
-            Some((id, (1e3 * row.sample().value()).max(0.0).round() as u64))
+        let mut pods = BTreeMap::new();
+        let mut take = |row: &Row<'_>| {
+            let label = |name: &str| row.get(name).map(str::to_owned);
+            let id = || Some(PodId { namespace: label("namespace")?, name: label("pod")? });
+            let used = row.value().map(|cores| (1e3 * cores).max(0.0).round() as u64);
+            pods.extend(id().zip(used));
         };
-        let pods: BTreeMap<PodId, u64> = rows.iter().filter_map(of_pod).collect();
+        self.api.instant(&self.queries.cpu(), at, Kind::Vector, &mut take).await?;
         Ok((!pods.is_empty()).then_some(CpuUse { seen_at: at, pods }))
     }
 
     /// What there is to see at `at`.
     pub async fn inspect(&mut self, at: Timestamp) -> Result<Inspection, ObserveError> {
         let scrape_interval = self.scrape_interval(at).await?;
-        let (rows, warnings) = self.api.vector(&self.queries.rate_by_zone(), at).await?;
+        let reading = Reading { settings: &self.settings, places: &self.places };
         let mut by_zone: BTreeMap<String, f64> = BTreeMap::new();
-        for row in &rows {
-            let zone = self.reading().zone(|name| row.metric().get(name));
-            let zone = zone.map_or_else(String::new, |zone| zone.as_str().to_owned());
-            *by_zone.entry(zone).or_default() += row.sample().value();
-        }
+        let warnings = self
+            .api
+            .instant(&self.queries.rate_by_zone(), at, Kind::Vector, &mut |row| {
+                let zone = reading.zone(row).unwrap_or_default().to_owned();
+                *by_zone.entry(zone).or_default() += row.value().unwrap_or(0.0);
+            })
+            .await?;
         let zones = by_zone.into_iter().collect();
-        let (rows, _) = self.api.vector(&self.queries.services(), at).await?;
-        let services =
-            rows.iter().filter_map(|row| decode::service(|name| row.metric().get(name), &self.settings)).collect();
+        let mut services = BTreeSet::new();
+        self.api
+            .instant(&self.queries.services(), at, Kind::Vector, &mut |row| {
+                let service = decode::service(row, reading.settings);
+                services.extend(service.map(|(namespace, name)| ServiceId::new(namespace, name)));
+            })
+            .await?;
         let duration_series = self.api.number(&self.queries.duration_series(), at).await?;
         let copies = self.api.number(&self.queries.copies(), at).await? as u32;
         Ok(Inspection { scrape_interval, zones, services, duration_series, copies, warnings })
     }
 
-    /// One stretch, in halves if need be.
-    async fn stretch(&mut self, first: Timestamp, cycles: usize) -> Result<Vec<Snapshot>, ObserveError> {
+    /// One stretch, in halves if need be, and a single cycle by parts of the services.
+    pub(super) async fn stretch(&mut self, queries: &Queries, all: Stretch) -> Result<Vec<Snapshot>, ObserveError> {
+        let Stretch { first, cycles, cycle } = all;
         let mut snapshots = Vec::with_capacity(cycles);
         let mut pieces = vec![(first, cycles)];
+        let usual = self.shards.clone();
         while let Some((first, cycles)) = pieces.pop() {
-            let stretch = Stretch { first, cycles, cycle: self.cycle, offset_s: self.settings.offset.as_secs_f64() };
-            match self.rows(stretch).await {
-                Ok(rows) => snapshots.extend(decode::snapshots(&rows, stretch, self.reading())),
+            match self.read(queries, Stretch { first, cycles, cycle }).await {
+                Ok(seen) => snapshots.extend(seen),
                 Err(ApiError::TooLarge { .. } | ApiError::Refused(_)) if cycles > 1 => {
                     let half = cycles / 2;
-                    pieces.push((first + self.cycle.signed() * half as i32, cycles - half));
+                    pieces.push((first + cycle.signed() * half as i32, cycles - half));
                     pieces.push((first, half));
                 }
-                Err(error) => return Err(error.into()),
+                Err(ApiError::TooLarge { .. }) if self.split(MOST_SHARDS) => pieces.push((first, cycles)),
+                Err(ApiError::Refused(_)) if self.split(MOST_SHARDS_IF_REFUSED) => pieces.push((first, cycles)),
+                Err(error) => {
+                    self.shards = usual;
+                    return Err(error.into());
+                }
             }
         }
         if let Some(gap) = &self.unfit {
             snapshots.iter_mut().for_each(|snapshot| snapshot.gaps.push(gap.clone()));
         }
+        let cells = snapshots.last().map(|newest| newest.cells.values().map(BTreeMap::len).sum());
+        self.cells = cells.filter(|cells| *cells > 0).or(self.cells);
         Ok(snapshots)
     }
 
-    async fn rows(&mut self, stretch: Stretch) -> Result<Rows, ApiError> {
-        let mut warnings = Vec::new();
-        let mut answers = Vec::new();
-        let queries = [
-            self.queries.requests(Reporter::Server),
-            self.queries.requests(Reporter::Client),
-            self.queries.durations(),
-            self.queries.coverage(),
-            self.queries.copies(),
-        ];
-        for query in queries {
-            let answer = self.api.range(&query, stretch).await?;
-            warnings.extend(answer.warnings);
-            answers.push(answer.rows);
+    /// Makes parts smaller, unless there are so many.
+    fn split(&mut self, most: usize) -> bool {
+        if 2 * self.shards.len() > most {
+            return false;
         }
+        let halves = |shard: &Shard| shard.split().map_or_else(|| vec![shard.clone()], Vec::from);
+        self.shards = self.shards.iter().flat_map(halves).collect();
+        true
+    }
+
+    async fn read(&mut self, queries: &Queries, stretch: Stretch) -> Result<Vec<Snapshot>, ApiError> {
+        let Self { api, settings, places, shards, .. } = self;
+        let mut builder = Builder::new(stretch, Reading { settings, places });
+        let mut warnings = Vec::new();
+        for shard in shards.iter() {
+            warnings.extend(api.range(&queries.requests(shard), stretch, &mut |row| builder.rates(row)).await?);
+            warnings.extend(api.range(&queries.durations(shard), stretch, &mut |row| builder.buckets(row)).await?);
+        }
+        let (mut changing, name) = (BTreeSet::new(), settings.labels.target.last().map_or("", String::as_str));
+        let mut note = |row: &Row<'_>| {
+            changing.insert(row.label(name).to_owned());
+        };
+        warnings.extend(api.range(&queries.changing(), stretch, &mut note).await?);
+        if !changing.is_empty() {
+            let query = queries.newcomers((changing.len() <= MOST_CHANGING).then_some(&changing));
+            warnings.extend(api.range(&query, stretch, &mut |row| builder.counts(row)).await?);
+        }
+        warnings.extend(api.range(&queries.coverage(), stretch, &mut |row| builder.proxies(row)).await?);
         warnings.sort();
         warnings.dedup();
-        let mut next = answers.into_iter();
-        let mut take = || next.next().unwrap_or_default();
-        Ok(Rows { served: take(), called: take(), durations: take(), coverage: take(), copies: take(), warnings })
+        Ok(builder.finish(&warnings))
     }
 }
 
@@ -202,8 +251,9 @@ impl Observer for PrometheusObserver {
         let mut next = self.cycle.at_or_after(first);
         while next <= last {
             let left = (last.as_second() - next.as_second()) / self.cycle.seconds() + 1;
-            let cycles = (left as usize).min(CHUNK_CYCLES);
-            snapshots.extend(self.stretch(next, cycles).await?);
+            let cycles = (left as usize).min(self.cycles_at_once());
+            let queries = self.queries.clone();
+            snapshots.extend(self.stretch(&queries, Stretch { first: next, cycles, cycle: self.cycle }).await?);
             next += self.cycle.signed() * cycles as i32;
         }
         Ok(snapshots)

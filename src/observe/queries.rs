@@ -8,8 +8,16 @@
 //! - a series that was not there counts as it stands if its proxy has another one that was there a cycle earlier and
 //!   still is, and not at all otherwise, as then its past is unknown: a proxy that comes back, or one all of whose series
 //!   were renamed, as a new pod label that the scrape configuration maps does.
+//!
+//! Cheap, too: matching series by all their labels is what costs Prometheus most. `irate` over a subquery that holds the two
+//! values reads each series once, and matches none. Series that were not there are asked for apart, and only of proxies that
+//! have some; those of durations are left out, as are durations after a missed scrape: what is not known of them is few, and
+//! tells no zone from another.
+
+use std::collections::BTreeSet;
 
 use super::settings::{Settings, ZoneFrom};
+use super::shards::Shard;
 use crate::domain::verdict::{PodView, Suspect};
 use crate::domain::{CycleLength, Period};
 
@@ -49,7 +57,8 @@ pub(super) struct Queries {
     node: String,
     target: String,
     lookback: String,
-    cycle: String,
+    cycle_s: i64,
+    offset_s: i64,
     /// Two scrapes, at the least.
     fresh_s: i64,
     failed_grpc: String,
@@ -72,20 +81,59 @@ impl Queries {
             node: labels.node.clone(),
             target: labels.target.join(","),
             lookback: format!("{}s", settings.lookback.signed().as_secs()),
-            cycle: format!("{}s", cycle.seconds()),
+            cycle_s: cycle.seconds(),
+            offset_s: settings.offset.signed().as_secs(),
             fresh_s: 2 * cycle.seconds() + 5,
             failed_grpc: grpc.join("|"),
         }
     }
 
-    /// Requests by zone, service and outcome.
-    pub fn requests(&self, reporter: Reporter) -> String {
-        self.increments(REQUESTS, reporter, "", &self.by(&CODE_LABELS))
+    /// A second's share of the requests of a cycle, by vantage, zone, service and outcome.
+    pub fn requests(&self, shard: &Shard) -> String {
+        let by = format!("reporter,{}", self.by(&CODE_LABELS));
+        let requests = self.lasting(&format!("{REQUESTS}{{{}}}", self.selector(&self.of_shard(shard))));
+        format!("sum by ({by}) (irate({}))", self.two_values(&requests))
     }
 
-    /// Durations of well-answered requests by zone, service and bucket.
-    pub fn durations(&self) -> String {
-        self.increments(DURATION_BUCKETS, Reporter::Server, &self.well_answered(), &self.by(&["le"]))
+    /// Proxies of which a series was there either now or a cycle earlier, and not both.
+    pub fn changing(&self) -> String {
+        let requests = self.lasting(&format!("{REQUESTS}{{{}}}", self.matchers));
+        format!("group by ({}) (count_over_time({}) == 1)", self.target, self.two_values(&requests))
+    }
+
+    /// Requests of a cycle of series that were not there before, by vantage, zone, service and outcome: of some proxies, by
+    /// the last of the labels that name them, or of all.
+    pub fn newcomers(&self, proxies: Option<&BTreeSet<String>>) -> String {
+        let some = |proxies: &BTreeSet<String>| {
+            let names: Vec<String> = proxies.iter().map(|name| regex::escape(name)).collect();
+            let label = self.target.rsplit(',').next().unwrap_or_default();
+            format!("{label}=~{}", quoted(&names.join("|")))
+        };
+        let selector = self.selector(&proxies.map(some).unwrap_or_default());
+        let (by, target) = (format!("reporter,{}", self.by(&CODE_LABELS)), format!("reporter,{}", self.target));
+        format!("sum by ({by}) ({})", self.new_series(REQUESTS, &selector, (&selector, &target)))
+    }
+
+    /// A second's share of the durations of well-answered requests of a cycle, by zone, service and bucket.
+    pub fn durations(&self, shard: &Shard) -> String {
+        let only = [r#"reporter="destination""#, &self.well_answered(), &self.of_shard(shard)].join(",");
+        let (by, offset) = (self.by(&["le"]), offset(self.offset_s));
+        let buckets = format!("{DURATION_BUCKETS}{{{}}}{offset}", self.selector(only.trim_end_matches(',')));
+        format!("sum by ({by}) (irate({}))", self.two_values(&buckets))
+    }
+
+    fn of_shard(&self, shard: &Shard) -> String {
+        if shard.is_all() { String::new() } else { format!("{}=~{}", self.service[1], quoted(&shard.pattern())) }
+    }
+
+    /// The last value of each series, which outlasts missed scrapes.
+    fn lasting(&self, series: &str) -> String {
+        format!("last_over_time({series}[{}]{})", self.lookback, offset(self.offset_s))
+    }
+
+    /// At the end of the cycle and of the one before: steps of a subquery lie on the grid, as cycles do.
+    fn two_values(&self, of: &str) -> String {
+        format!("({of})[{}s:{}s]", self.cycle_s + 1, self.cycle_s)
     }
 
     fn well_answered(&self) -> String {
@@ -143,27 +191,36 @@ impl Queries {
         }
     }
 
-    /// How many proxies of each zone answered their last scrape, and how many did not. An old `up` is none: Prometheus
-    /// shows it for five minutes after it stopped to scrape.
+    /// How many proxies of each zone answered their last scrape, and how many did not, with how often each is stored: the
+    /// label holds a hundred times that, and one more where it answered. An old `up` is none: Prometheus shows it for five
+    /// minutes after it stopped to scrape.
     pub fn coverage(&self) -> String {
-        let up = format!("up{{{}}}", self.matchers);
-        let (zone, target) = (&self.zone, &self.target);
+        let (zone, target, offset) = (&self.zone, &self.target, offset(self.offset_s));
+        let up = format!("up{{{}}}{offset}", self.matchers);
+        let fresh_s = self.fresh_s + self.offset_s;
+        let answered = format!("max by ({target}) ({up} and (time() - timestamp({up}) < {fresh_s}))");
+        // Where instances are told apart: several ports of a pod are no copies.
+        let stored = format!("up{{{}}}{offset}", self.selector(r#"instance!="""#));
+        let copies = format!("max by ({target}) (count by (job,instance,{target}) ({stored}))");
+        let by = if self.zone_is_label { format!("{target},{zone}") } else { target.clone() };
         format!(
-            r#"count_values by ({zone}) ("{UP_LABEL}", max by ({target}) ({up} and (time() - timestamp({up}) < {fresh_s})) * on ({target}) group_right() {proxies})"#,
-            fresh_s = self.fresh_s,
-            proxies = self.proxies(&if self.zone_is_label { format!("{target},{zone}") } else { target.clone() }),
+            r#"count_values by ({zone}) ("{UP_LABEL}", (({answered} + 100 * {copies}) or {answered}) * on ({target}) group_right() {proxies})"#,
+            proxies = self.proxies(&by, &offset),
         )
     }
 
     /// How often the same proxy is stored.
     pub fn copies(&self) -> String {
         let (matchers, target) = (self.selector(r#"instance!="""#), &self.target);
-        format!("max(count by (job,instance,{target}) (up{{{matchers}}}) and on ({target}) {})", self.proxies(target))
+        format!(
+            "max(count by (job,instance,{target}) (up{{{matchers}}}) and on ({target}) {})",
+            self.proxies(target, "")
+        )
     }
 
     /// The proxies that were seen within the look-back.
-    fn proxies(&self, by: &str) -> String {
-        format!("group by ({by}) (last_over_time({REQUESTS}{{{}}}[{}]))", self.matchers, self.lookback)
+    fn proxies(&self, by: &str, offset: &str) -> String {
+        format!("group by ({by}) (last_over_time({REQUESTS}{{{}}}[{}]{offset}))", self.matchers, self.lookback)
     }
 
     /// CPU of each pod, in cores, as kubelets' cAdvisor counts it; the rows without a container are sums of the others.
@@ -191,7 +248,7 @@ impl Queries {
 
     /// A few proxies.
     pub fn some_targets(&self) -> String {
-        format!("topk(3, {})", self.proxies(&self.target))
+        format!("topk(3, {})", self.proxies(&self.target, ""))
     }
 
     /// The raw samples of one proxy, for their times.
@@ -210,19 +267,32 @@ impl Queries {
     }
 
     fn increments(&self, metric: &str, reporter: Reporter, only: &str, by: &str) -> String {
-        let reporter = format!(r#"reporter="{}""#, reporter.as_str());
-        let everything = self.selector(&reporter);
-        let selector = if only.is_empty() { everything.clone() } else { format!("{everything},{only}") };
-        let (target, lookback, cycle) = (&self.target, &self.lookback, &self.cycle);
-        let now = format!("last_over_time({metric}{{{selector}}}[{lookback}])");
-        let then = format!("last_over_time({metric}{{{selector}}}[{lookback}] offset {cycle})");
-        let requests = format!("{REQUESTS}{{{everything}}}");
-        let known =
-            format!("group by ({target}) ({requests} and last_over_time({requests}[{lookback}] offset {cycle}))");
-        format!(
-            "sum by ({by}) (({now} - {then} >= 0) or ({now} and {now} - {then} < 0) or (({now} unless {then}) and on ({target}) {known}))"
-        )
+        let everything = self.selector(&format!(r#"reporter="{}""#, reporter.as_str()));
+        let selector = format!("{everything},{only}");
+        let [now, then] = self.now_and_then(metric, &selector);
+        let new = self.new_series(metric, &selector, (&everything, &self.target));
+        format!("sum by ({by}) (({now} - {then} >= 0) or ({now} and {now} - {then} < 0) or {new})")
     }
+
+    fn now_and_then(&self, metric: &str, selector: &str) -> [String; 2] {
+        [0, self.cycle_s].map(|ago_s| {
+            format!("last_over_time({metric}{{{selector}}}[{}]{})", self.lookback, offset(self.offset_s + ago_s))
+        })
+    }
+
+    /// Those that were not there, of proxies that are known by another one among their requests.
+    fn new_series(&self, metric: &str, selector: &str, (requests, proxy): (&str, &str)) -> String {
+        let [now, then] = self.now_and_then(metric, selector);
+        let requests = format!("{REQUESTS}{{{requests}}}");
+        let (still, lookback, was) = (offset(self.offset_s), &self.lookback, offset(self.offset_s + self.cycle_s));
+        let known = format!("group by ({proxy}) ({requests}{still} and last_over_time({requests}[{lookback}]{was}))");
+        format!("(({now} unless {then}) and on ({proxy}) {known})")
+    }
+}
+
+/// How long ago.
+fn offset(seconds: i64) -> String {
+    if seconds == 0 { String::new() } else { format!(" offset {seconds}s") }
 }
 
 fn quoted(value: &str) -> String {
@@ -241,9 +311,11 @@ mod tests {
         let suspect =
             |view| Suspect { service: ServiceId::new("default", "mocka"), zone: Zone::new("a"), view, cycles: 8 };
         let all = [
-            queries.requests(Reporter::Server),
-            queries.requests(Reporter::Client),
-            queries.durations(),
+            queries.requests(&Shard::default()),
+            queries.changing(),
+            queries.newcomers(None),
+            queries.newcomers(Some(&["mocka-1".to_owned()].into())),
+            queries.durations(&Shard::default()),
             queries.coverage(),
             queries.copies(),
             queries.pods(&suspect(PodView::Servers)),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use flate2::Compression;
@@ -90,7 +91,7 @@ pub struct Recorder {
     path: PathBuf,
     unfinished: PathBuf,
     out: GzEncoder<BufWriter<File>>,
-    edges: Vec<Vec<f64>>,
+    edges: Vec<Arc<[f64]>>,
 }
 
 impl Recorder {
@@ -140,7 +141,7 @@ impl Recorder {
         let number = if let Some(number) = known {
             number
         } else {
-            self.edges.push(histogram.edges_ms.clone());
+            self.edges.push(Arc::clone(&histogram.edges_ms));
             let edges = histogram.edges_ms.iter().map(|edge| edge.is_finite().then_some(*edge)).collect();
             self.write(&Line::Edges(edges))?;
             self.edges.len() - 1
@@ -172,7 +173,7 @@ pub struct RecordedObserver {
     input: BufReader<MultiGzDecoder<File>>,
     head: Head,
     line: u64,
-    edges: Vec<Vec<f64>>,
+    edges: Vec<Arc<[f64]>>,
     /// Read too far: the first cycle of the next stretch.
     ahead: Option<Snapshot>,
     /// Closer looks at the stretch that was read last.
@@ -232,7 +233,7 @@ impl RecordedObserver {
             return Err(self.damaged("it has more counts than edges"));
         }
         counts.resize(edges.len(), 0.0);
-        Ok(Histogram { edges_ms: edges.clone(), counts })
+        Ok(Histogram { edges_ms: Arc::clone(edges), counts })
     }
 
     /// The next cycle up to a moment, with the closer looks at the one before.
@@ -320,7 +321,7 @@ mod tests {
     }
 
     fn snapshot(second: i64) -> Snapshot {
-        let latency = Histogram { edges_ms: vec![5.0, 10.0, f64::INFINITY], counts: vec![second as f64, 1.0, 0.0] };
+        let latency = Histogram { edges_ms: [5.0, 10.0, f64::INFINITY].into(), counts: vec![second as f64, 1.0, 0.0] };
         let served = Calls { total: 10.0, failed: 1.0 };
         let cells: BTreeMap<Zone, Cell> =
             [(Zone::new("a"), Cell { served, latency, ..Cell::default() }), (Zone::new("b"), Cell::default())].into();

@@ -213,7 +213,7 @@ mod tests {
         let (store, audit) = (Arc::new(MemoryStore::default()), Arc::new(Nowhere));
         let mut pipeline = Pipeline::new(settings, cycle, store, audit);
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let edges_ms: Vec<f64> = (0..20).map(|i| if i < 19 { 1.6_f64.powi(i) } else { f64::INFINITY }).collect();
+        let edges_ms: Arc<[f64]> = (0..20).map(|i| if i < 19 { 1.6_f64.powi(i) } else { f64::INFINITY }).collect();
         let mut snapshot = Snapshot {
             time: Timestamp::UNIX_EPOCH,
             cells: BTreeMap::new(),

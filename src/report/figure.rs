@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_quantile_lies_inside_its_bucket_and_never_beyond_the_last_finite_edge() {
-        let histogram = Histogram { edges_ms: vec![10.0, 20.0, f64::INFINITY], counts: vec![50.0, 40.0, 10.0] };
+        let histogram = Histogram { edges_ms: [10.0, 20.0, f64::INFINITY].into(), counts: vec![50.0, 40.0, 10.0] };
         assert_eq!(quantile(&histogram, 0.5), Some(10.0));
         assert_eq!(quantile(&histogram, 0.7), Some(15.0));
         assert_eq!(quantile(&histogram, 0.99), Some(20.0));

@@ -35,7 +35,7 @@ fn zones() -> Vec<Zone> {
 
 fn cell(failed: f64) -> Cell {
     let calls = Calls { total: 100.0, failed };
-    let latency = Histogram { edges_ms: vec![10.0, 100.0, f64::INFINITY], counts: vec![60.0, 39.0, 1.0] };
+    let latency = Histogram { edges_ms: [10.0, 100.0, f64::INFINITY].into(), counts: vec![60.0, 39.0, 1.0] };
     Cell { served: calls, called: calls, latency }
 }
 

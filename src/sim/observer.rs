@@ -91,7 +91,7 @@ fn increments(pod: &mut Pod) -> Vec<(ServiceId, Reporter, bool, Durations)> {
 
 fn add(to: &mut Histogram, durations: &Durations) {
     if to.edges_ms.is_empty() {
-        to.edges_ms = EDGES_MS.to_vec();
+        to.edges_ms = EDGES_MS.into();
         to.counts = vec![0.0; EDGES_MS.len()];
     }
     to.counts.iter_mut().zip(durations.counts).for_each(|(a, b)| *a += b as f64);

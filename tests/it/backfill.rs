@@ -42,7 +42,7 @@ pub enum Spoil {
     CutOff,
 }
 
-fn start() -> Timestamp {
+pub fn start() -> Timestamp {
     STORY_START.parse().unwrap()
 }
 
@@ -123,7 +123,12 @@ pub fn samples(yaml: &str, spoil: Spoil) -> (String, Scenario) {
     (out, scenario)
 }
 
-fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
+/// Two minutes of a story, healthy ones.
+pub fn samples_of_story(file: &str) -> String {
+    samples(&story(file).replace("duration: 25m", "duration: 2m"), Spoil::Nothing).0
+}
+
+pub fn backfilled_prometheus(major: u32, folder: &Path, samples: &str) -> Process {
     backfill(folder, samples);
     prometheus(major, folder, "")
 }
@@ -140,7 +145,7 @@ pub fn backfill(folder: &Path, samples: &str) {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
-fn victoria_metrics(folder: &Path, samples: &str) -> Process {
+pub fn victoria_metrics(folder: &Path, samples: &str) -> Process {
     let address = free_address();
     let mut command = Command::new(part("victoria-metrics"));
     command

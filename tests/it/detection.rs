@@ -40,7 +40,7 @@ fn cell(traffic: Traffic, rng: &mut ChaCha8Rng) -> Cell {
     let total = (traffic.requests * wobble(rng, 0.2)).round();
     let failed = (total * traffic.failing * wobble(rng, 0.5)).round();
     let median_ms = 20.0 * traffic.slowdown * wobble(rng, 0.02);
-    let edges_ms = vec![1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, f64::INFINITY];
+    let edges_ms: std::sync::Arc<[f64]> = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, f64::INFINITY].into();
     let below = |edge: f64| if edge.is_finite() { 1.0 / (1.0 + (median_ms / edge).powf(2.5)) } else { 1.0 };
     let mut last = 0.0;
     let counts = edges_ms

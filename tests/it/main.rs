@@ -37,6 +37,7 @@ mod guarded;
 mod guardrails;
 mod holds;
 mod hostile;
+mod increments;
 mod istio;
 mod istiod;
 mod live;

@@ -21,6 +21,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 23] = [
             "base64",
             "flate2",
             "futures",
+            "regex",
             "serde",
             "serde_json",
             "jiff",

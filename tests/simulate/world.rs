@@ -219,7 +219,7 @@ impl Mesh {
     fn durations(&mut self, count: u64, trouble: Trouble) -> Histogram {
         let shares = self.durations_of(trouble);
         let counts = self.split(count, &shares).into_iter().map(|count| count as f64).collect();
-        Histogram { edges_ms: EDGES_MS.to_vec(), counts }
+        Histogram { edges_ms: EDGES_MS.into(), counts }
     }
 
     /// What a cycle showed, whole; none of one that was not yet.
