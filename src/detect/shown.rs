@@ -67,9 +67,7 @@ impl History {
     /// The excess in each zone that had traffic, in one of the cycles of which something was known.
     fn excess(&self, watches: &Watches, track: Option<&Track>, signal: Signal, back: usize) -> BTreeMap<Zone, f64> {
         let cycles_back = self.seen().map_or(0, |seen| self.cycles_between(self.times[back], seen));
-        let busy = |track: &Track, at: usize| {
-            track.recent.traffic(at, back) > (0.0, 0.0)
-        };
+        let busy = |track: &Track, at: usize| track.recent.traffic(at, back) > (0.0, 0.0);
         let busy = |at: usize| match track {
             Some(track) => busy(track, at),
             None => self.tracks.values().any(|track| busy(track, at)),

@@ -1,6 +1,7 @@
 //! One service through time: its recent cycles, its healthy past by zone, and what is watched.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -143,11 +144,14 @@ impl Track {
 
     /// What was seen so many cycles ago, by zone.
     pub fn cells(&self, back: usize) -> Option<Vec<Cell>> {
-        let frame = self.recent.get(back)?;
+        if back >= self.recent.len() {
+            return None;
+        }
+        let (frame, edges_ms) = (self.recent.frame(back), Arc::<[f64]>::from(self.edges_ms.as_slice()));
         let cell = |zone: usize| Cell {
             served: Calls { total: frame.served[zone], failed: frame.served_failed[zone] },
             called: Calls { total: frame.called[zone], failed: frame.called_failed[zone] },
-            latency: Histogram { edges_ms: self.edges_ms.clone(), counts: frame.latency[zone].clone() },
+            latency: Histogram { edges_ms: Arc::clone(&edges_ms), counts: frame.latency[zone].clone() },
         };
         Some((0..frame.served.len()).map(cell).collect())
     }
