@@ -116,7 +116,7 @@ fn main() {
             println!("{services} services, resident after two hours, and after each day: {seen:.1?} MiB");
         }
         Some(What::Backtest { services, hours, major }) => {
-            runtime.block_on(backtest::backtest(*services, *hours, *major))
+            runtime.block_on(backtest::backtest(*services, *hours, *major));
         }
         None => {
             let mut rows = Vec::new();
