@@ -288,7 +288,7 @@ impl Daemon {
             }
             Err(error) => {
                 // A part of it must not be learned twice.
-                *pipeline = self.pipeline();
+                pipeline.forget_past();
                 tracing::warn!(%error, "history can't be refilled; starting without any");
             }
         }

@@ -201,6 +201,12 @@ impl Pipeline {
         self.course.learn(snapshot);
     }
 
+    /// Begins to learn anew. What stands, and is on record, stays known.
+    pub fn forget_past(&mut self) {
+        self.history = History::new(&self.settings.detect, self.history.cycle());
+        self.figures.clear();
+    }
+
     /// One cycle.
     pub async fn tick(
         &mut self,
