@@ -40,6 +40,7 @@ fn backtest(address: SocketAddr) -> std::process::Output {
         .args(["--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T00:05:00Z", "--output", "json"])
         .env("ZONEWARD_PROMETHEUS__URL", format!("http://{address}"))
         .env("ZONEWARD_PROMETHEUS__TIMEOUT", "2s")
+        .env("ZONEWARD_PROMETHEUS__MAX_RESPONSE", "8MiB")
         .output()
         .unwrap()
 }
@@ -125,7 +126,7 @@ fn a_huge_answer_is_given_up_whether_or_not_it_says_its_length() {
 fn refused_as_too_large(address: SocketAddr) {
     let output = backtest(address);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("larger than 64 MiB (prometheus.max_response)"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("larger than 8 MiB (prometheus.max_response)"), "{}", stderr(&output));
 }
 
 #[test]
