@@ -12,7 +12,7 @@ use crate::ports::Observer;
 use crate::settings::Settings;
 
 /// Cycles of a recording read at once.
-const CHUNK_CYCLES: usize = 60;
+const CHUNK_CYCLES: usize = 240;
 
 /// A stretch, and who saw it.
 pub(super) struct Past {
