@@ -11,12 +11,12 @@ use super::Problem;
 /// Bounds the tries; nobody reads more.
 const MOST_PROBLEMS: usize = 100;
 
-pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T, Vec<Problem>) {
+pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T, Vec<Problem>, Removed) {
     let mut problems: Vec<Problem> = Vec::new();
     let mut removed = Removed::default();
     while problems.len() < MOST_PROBLEMS {
         match serde_path_to_error::deserialize(&tree) {
-            Ok(value) => return (value, problems),
+            Ok(value) => return (value, problems, removed),
             Err(error) => {
                 let path = error.path().clone();
                 let found = Problem { path: removed.original(&path), problem: error.into_inner().to_string() };
@@ -32,12 +32,12 @@ pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T,
             }
         }
     }
-    (T::default(), problems)
+    (T::default(), problems, removed)
 }
 
 /// The items that were taken out of arrays, so that paths are those of the file.
 #[derive(Default)]
-struct Removed(BTreeMap<String, BTreeSet<usize>>);
+pub(super) struct Removed(BTreeMap<String, BTreeSet<usize>>);
 
 impl Removed {
     fn original(&self, path: &Path) -> String {
@@ -48,6 +48,20 @@ impl Removed {
                 Segment::Map { key } if text.is_empty() => text.push_str(key),
                 Segment::Map { key } => text += &format!(".{key}"),
                 Segment::Enum { .. } | Segment::Unknown => {}
+            }
+        }
+        text
+    }
+
+    /// The path in the file of what stands there in the rest of it.
+    pub fn in_file(&self, path: &str) -> String {
+        let mut parts = path.split('[');
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (index, rest) = part.split_once(']').unwrap_or((part, ""));
+            match index.parse() {
+                Ok(index) => text += &format!("[{}]{rest}", self.original_index(&text, index)),
+                Err(_) => text += &format!("[{part}"),
             }
         }
         text
@@ -85,5 +99,23 @@ impl Removed {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::{Settings, SettingsError};
+
+    #[test]
+    fn what_is_wrong_behind_an_entry_that_can_t_be_read_is_named_by_its_place_in_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let yaml = "services:\n- {match: mockb, min_failures: 3}\n- {match: a/*, min_requests: 5}\n\
+                    - {match: b/*, longest: 10s, shortest: 2m}\n";
+        std::fs::write(file.path(), yaml).unwrap();
+        let Err(SettingsError::Invalid(problems)) = Settings::load(Some(file.path()), Default::default()) else {
+            panic!("it is valid")
+        };
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, ["services[0].match", "services[2].shortest"]);
     }
 }

@@ -80,9 +80,10 @@ impl Settings {
             .try_parsing(true)
             .source(Some(ours(environment).into_iter().collect()));
         let tree: serde_json::Value = builder.add_source(source).build()?.try_deserialize()?;
-        let (mut settings, mut problems): (Self, _) = heal::deserialize(tree);
+        let (mut settings, mut problems, removed): (Self, _, _) = heal::deserialize(tree);
         settings.hand_over();
-        for found in settings.problems() {
+        for mut found in settings.problems() {
+            found.path = removed.in_file(&found.path);
             // A value that could not be read was replaced by its default: say only what was wrong with it.
             if !problems.iter().any(|known| known.path == found.path) {
                 problems.push(found);
