@@ -25,11 +25,15 @@ pub(super) struct Arguments {
     /// Only entries from then on, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
+    /// Only entries up to then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// Only entries of this zone
     #[arg(long)]
     zone: Option<String>,
-    /// Such as isolate or blocked
-    #[arg(long, value_parser = event)]
-    event: Option<Event>,
+    /// Only entries such as isolate,blocked
+    #[arg(long, value_delimiter = ',', value_parser = event)]
+    event: Vec<Event>,
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
     #[command(subcommand)]
@@ -56,6 +60,7 @@ enum Command {
         /// Of this zone alone
         #[arg(long)]
         zone: Option<String>,
+        /// The page to write
         #[arg(value_name = "FILE.html")]
         file: PathBuf,
     },
@@ -99,7 +104,11 @@ impl<'a> Listed<'a> {
 impl Arguments {
     fn list(&self, source: &Source) -> anyhow::Result<Outcome> {
         let entries = read(source)?;
+        let all = entries.len();
         let entries: Vec<&Entry> = entries.iter().filter(|entry| self.wants(entry)).collect();
+        if entries.is_empty() {
+            render::note(&format!("none of {all} entries is as asked for"));
+        }
         match self.output {
             Output::Json => entries.iter().try_for_each(|entry| render::json(&Listed::of(entry)))?,
             Output::Table => {
@@ -113,8 +122,9 @@ impl Arguments {
     fn wants(&self, entry: &Entry) -> bool {
         let record = &entry.record;
         self.since.is_none_or(|since| record.time >= since)
+            && self.until.is_none_or(|until| record.time <= until)
             && self.zone.as_deref().is_none_or(|zone| record.zone.as_ref().is_some_and(|z| z.as_str() == zone))
-            && self.event.is_none_or(|event| record.event == event)
+            && (self.event.is_empty() || self.event.contains(&record.event))
     }
 }
 
