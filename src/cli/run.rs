@@ -309,9 +309,9 @@ impl Daemon {
         let oldest = due - cycle.signed() * (MOST_CAUGHT_UP as i32 - 1);
         let first = self.seen_until.map_or(due, |seen| seen + cycle.signed()).max(oldest);
         let mut view = self.eyes.view();
+        let seen = view.is_some();
         if let Some(view) = &mut view {
             self.observer.learn_places(view);
-            self.look_at_cpu(due).await;
             view.cpu_use.clone_from(&self.cpu_use);
         }
         let mut snapshots = match self.observer.observe(first, due).await {
@@ -355,10 +355,14 @@ impl Daemon {
                 hands.note_verdicts(&sight, due).await;
             }
         }
+        if seen {
+            self.look_at_cpu(due).await;
+        }
         Ok(())
     }
 
-    /// Now and then; what can't be known is old after a while, and then guardrails do without.
+    /// Now and then, once the cycle is decided, as a slow answer must not delay it; what can't be known is old after a while,
+    /// and then guardrails do without.
     async fn look_at_cpu(&mut self, due: Timestamp) {
         let soon = self.cpu_asked_at.is_some_and(|at| due.duration_since(at) < CPU_EVERY);
         if self.settings.guard.max_cpu.is_none() || soon {
