@@ -79,7 +79,9 @@ pub async fn watch(stretch: &Stretch) {
     let before = stretch.from - jiff::SignedDuration::from_mins(stretch.history_mins);
     let recall = Recall { exact_cycles: detect::REMEMBERED as i32, merged_cycles: detect::BLOCK as i32 };
     observer
-        .recall((before, stretch.from - cycle.signed()), recall, |snapshot| pipeline.learn(snapshot))
+        .recall((before, stretch.from - cycle.signed()), recall, |snapshot, cycles| {
+            pipeline.learn_alike(snapshot, cycles);
+        })
         .await
         .unwrap();
     let after_refill_mib = process::memory_mib(me).0;

@@ -280,7 +280,8 @@ impl Daemon {
         let last = cycle.at_or_before(super::now()) - cycle.signed();
         let first = last - self.settings.prometheus.history.signed();
         let recall = Recall { exact_cycles: detect::REMEMBERED as i32, merged_cycles: detect::BLOCK as i32 };
-        match self.observer.recall((first, last), recall, |snapshot| pipeline.learn(snapshot)).await {
+        let learn = |snapshot: &Snapshot, cycles: u32| pipeline.learn_alike(snapshot, cycles);
+        match self.observer.recall((first, last), recall, learn).await {
             Ok(cycles) => {
                 self.seen_until = Some(last);
                 let (services, zones) = (pipeline.history().services(), pipeline.history().zones().len());

@@ -240,6 +240,11 @@ impl History {
 
     /// Takes in one cycle.
     pub fn push(&mut self, snapshot: &Snapshot, settings: &Settings) {
+        self.push_alike(snapshot, 1, settings);
+    }
+
+    /// Takes in so many cycles, the last of which this is, and all of them alike: each is learned from, and one judgement does.
+    pub fn push_alike(&mut self, snapshot: &Snapshot, cycles: u32, settings: &Settings) {
         self.time = Some(snapshot.time);
         self.gaps.clone_from(&snapshot.gaps);
         if snapshot.global_gaps().next().is_some() {
@@ -247,21 +252,21 @@ impl History {
             return;
         }
         self.settle(snapshot);
-        self.pass_over(snapshot.time);
+        self.pass_over(snapshot.time, cycles);
         self.admit_newcomers(snapshot, settings);
         self.share_out_chances();
         let mut pool = Pool::new(self.zones.len());
         for (service, track) in &mut self.tracks {
             let lost = |zone: &Zone| self.gaps.iter().any(|gap| gap.zone() == Some(zone));
             let frame = track.frame(snapshot.cells.get(service), &self.zones, lost);
-            track.advance(&frame, &self.scale, &mut pool);
+            track.advance(&frame, cycles, &self.scale, &mut pool);
         }
         let longest_idle = self.scale.longest_freeze.saturating_mul(24);
         self.tracks.retain(|_, track| track.idle < longest_idle);
         pool.watch(&mut self.pooled, &settings.services.usual, &self.scale);
         for (zone, watched) in self.watched.iter_mut().enumerate() {
             let silent = !self.tracks.values().any(|track| track.newest_has_requests(zone));
-            *watched = watched.saturating_sub(u32::from(!silent));
+            *watched = watched.saturating_sub(if silent { 0 } else { cycles });
             let services = self.tracks.values().map(|track| (&track.watches, &track.settings));
             for (watches, own) in services.chain([(&self.pooled, &settings.services.usual)]) {
                 if watches.suspicious(zone) {
@@ -313,14 +318,14 @@ impl History {
     }
 
     /// Time of which nothing is known makes what was seen before older.
-    fn pass_over(&mut self, time: Timestamp) {
+    fn pass_over(&mut self, time: Timestamp, cycles: u32) {
         let since = self.seen.replace(time).map_or(0, |seen| time.duration_since(seen).as_secs());
-        let missed = (since / self.scale.cycle.seconds() - 1).clamp(0, i64::from(u32::MAX)) as u32;
+        let missed = (since / self.scale.cycle.seconds() - i64::from(cycles)).clamp(0, i64::from(u32::MAX)) as u32;
         if missed > 0 {
             self.pooled.pass_over(missed);
             self.tracks.values_mut().for_each(|track| track.pass_over(missed));
         }
-        self.times.push_front(time);
+        (0..cycles as i32).rev().for_each(|back| self.times.push_front(time - self.scale.cycle.signed() * back));
         self.times.truncate(LONGEST_WINDOW);
     }
 
@@ -355,4 +360,47 @@ pub(super) fn coarsen(own_ms: &[f64], counts: &[f64], edges_ms: &[f64]) -> Vec<f
         coarse[to] += count;
     }
     coarse
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::domain::{Calls, Cell, Histogram, Period};
+
+    fn minute(nth: u32) -> Snapshot {
+        let time = Timestamp::constant(1_764_000_000, 0) + SignedDuration::from_mins(i64::from(nth));
+        let cell = |zone: u32| {
+            let (total, failed) = (f64::from(200 + 10 * (nth * 7 % 5)), f64::from((nth + zone) % 3));
+            let edges_ms = Arc::from([5.0, 25.0, f64::INFINITY]);
+            let latency = Histogram { edges_ms, counts: vec![total / 2.0, total / 4.0, total / 4.0] };
+            Cell { served: Calls { total, failed }, called: Calls { total, failed }, latency }
+        };
+        let cells = (0..3).map(|zone| (Zone::new(format!("zone-{zone}")), cell(zone))).collect();
+        let cells = BTreeMap::from([(ServiceId::new("default", "mocka"), cells)]);
+        Snapshot { time, cells, gaps: Vec::new(), coverage: BTreeMap::new(), cluster: None }
+    }
+
+    #[test]
+    fn cycles_alike_teach_the_same_taken_in_one_by_one_or_together() {
+        let settings = Settings::default();
+        let new = || History::new(&settings, CycleLength::at_least(Period::from_secs(15)));
+        let (mut one_by_one, mut together) = (new(), new());
+        for nth in 0..60 {
+            let snapshot = minute(nth);
+            for back in (0..4).rev() {
+                let time = snapshot.time - one_by_one.cycle().signed() * back;
+                one_by_one.push(&Snapshot { time, ..snapshot.clone() }, &settings);
+            }
+            together.push_alike(&snapshot, 4, &settings);
+        }
+        let learned = |history: &History| {
+            let track = history.tracks.values().next().unwrap();
+            format!("{:?} {:?} {:?} {:?}", track.past, track.noise, track.recent, history.times)
+        };
+        assert_eq!(learned(&one_by_one), learned(&together));
+    }
 }

@@ -176,12 +176,15 @@ impl Track {
         }
     }
 
-    /// One cycle on: learn from what is old enough, compare over every window, and note what is suspicious.
-    pub fn advance(&mut self, frame: &Frame, scale: &Scale, pool: &mut Pool) {
-        self.idle = if frame.has_requests() { 0 } else { self.idle.saturating_add(1) };
-        self.recent.push(frame);
-        self.cycles += 1;
-        self.learn(scale);
+    /// So many cycles on, all of them alike: learn from what is old enough, and then compare over every window, and note what
+    /// is suspicious.
+    pub fn advance(&mut self, frame: &Frame, cycles: u32, scale: &Scale, pool: &mut Pool) {
+        self.idle = if frame.has_requests() { 0 } else { self.idle.saturating_add(cycles) };
+        for _ in 0..cycles {
+            self.recent.push(frame);
+            self.cycles += 1;
+            self.learn(scale);
+        }
         self.watches.begin();
         let seen = self.recent.with_requests();
         let Some(table) = self.table.as_ref().filter(|_| seen > WARM_UP) else {
@@ -208,7 +211,7 @@ impl Track {
         self.watches.settle(scale);
         let windows = [rivals(&newest), rivals(&two_newest)];
         self.watches.note_rivals(&windows, &self.settings);
-        self.freeze(&two_newest, scale);
+        self.freeze(&two_newest, cycles, scale);
         self.watches.refine_by_newest(&newest, self.trip());
     }
 
@@ -235,24 +238,24 @@ impl Track {
 
     /// A zone under suspicion is not learned from. But what stays is the new normal: soon, where all zones moved together;
     /// after a day, where one stands apart from its peers.
-    fn freeze(&mut self, two_newest: &Looks, scale: &Scale) {
+    fn freeze(&mut self, two_newest: &Looks, passed: u32, scale: &Scale) {
         self.adopted.clear();
         for zone in 0..self.calm.len() {
             let left_its_past = two_newest.iter().any(|looks| looks[zone].own_nats >= self.settings.suspect.get());
             let apart = self.watches.suspicious(zone);
             let Frozen { cycles, apart: was_apart } = self.frozen[zone];
             self.frozen[zone] = if left_its_past || apart {
-                Frozen { cycles: cycles + 1, apart: was_apart || apart }
+                Frozen { cycles: cycles + passed, apart: was_apart || apart }
             } else {
                 Frozen::default()
             };
             let Frozen { cycles, apart } = self.frozen[zone];
             let longest = if apart { scale.lasting_cycles } else { scale.longest_freeze };
             let frozen = (1..longest).contains(&cycles);
-            if apart && cycles == longest {
+            if apart && (longest..longest + passed).contains(&cycles) {
                 self.adopted.push(zone);
             }
-            self.calm[zone] = if frozen { 0 } else { self.calm[zone].saturating_add(1) };
+            self.calm[zone] = if frozen { 0 } else { self.calm[zone].saturating_add(passed) };
         }
     }
 

@@ -19,12 +19,13 @@ pub struct Recall {
 }
 
 impl PrometheusObserver {
-    /// Hands over cycle by cycle, in order. Returns how many.
+    /// Hands over in order, each with how many cycles it stands for, all of them alike, of which it is the last. Returns how
+    /// many cycles.
     pub async fn recall(
         &mut self,
         (first, last): (Timestamp, Timestamp),
         recall: Recall,
-        mut learn: impl FnMut(&Snapshot) + Send,
+        mut learn: impl FnMut(&Snapshot, u32) + Send,
     ) -> Result<usize, ObserveError> {
         let (cycle, merged) = (self.cycle, recall.merged_cycles);
         let coarse = CycleLength::at_least(Period::from_secs(cycle.seconds() * i64::from(merged)));
@@ -35,13 +36,8 @@ impl PrometheusObserver {
             let left = (until.as_second() - next.as_second()) / coarse.seconds() + 1;
             let stretch = Stretch { first: next, cycles: self.cycles_at_once().min(left as usize), cycle: coarse };
             for snapshot in self.stretch(&queries, stretch).await? {
-                let mut part = share(snapshot, f64::from(merged));
-                let end = part.time;
-                for nth in (0..merged).rev() {
-                    part.time = end - cycle.signed() * nth;
-                    learn(&part);
-                    cycles += 1;
-                }
+                learn(&share(snapshot, f64::from(merged)), merged as u32);
+                cycles += merged as usize;
             }
             next += coarse.signed() * stretch.cycles as i32;
         }
@@ -51,7 +47,7 @@ impl PrometheusObserver {
             let stretch = Stretch { first: next, cycles: self.cycles_at_once().min(left as usize), cycle };
             let queries = self.queries.clone();
             for snapshot in self.stretch(&queries, stretch).await? {
-                learn(&snapshot);
+                learn(&snapshot, 1);
                 cycles += 1;
             }
             next += cycle.signed() * stretch.cycles as i32;

@@ -3,6 +3,7 @@
 mod course;
 mod drill;
 mod inputs;
+mod judge;
 mod notes;
 mod outcome;
 mod recovery;
@@ -22,10 +23,10 @@ use tokio::sync::watch;
 
 use self::course::Course;
 use crate::decide;
-use crate::detect::{self, History, Pods};
+use crate::detect::{self, History};
 use crate::domain::{
-    Assessment, CycleLength, Decision, Event, Finding, Gap, Guardrail, HoldReason, Isolation, IsolationSpec, Mode,
-    OperatorHold, Origin, Pause, Record, Request, ServiceId, Share, Sight, Silences, Snapshot, Zone,
+    CycleLength, Decision, Event, Finding, Gap, Guardrail, HoldReason, Isolation, IsolationSpec, Mode, OperatorHold,
+    Origin, Pause, Record, Request, ServiceId, Share, Sight, Silences, Snapshot, Zone,
 };
 use crate::guard::{self, Situation};
 use crate::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
@@ -42,8 +43,6 @@ const RECLASSIFIED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 const ACKNOWLEDGED_LATELY: SignedDuration = SignedDuration::from_mins(5);
 /// With this share of the first one's severity it is as bad.
 const AS_BAD: f64 = 0.5;
-/// Rounds of a closer look in one cycle: each settles at least one suspect.
-const MOST_CLOSER_LOOKS: usize = 8;
 
 /// Settings of the stages.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -196,7 +195,12 @@ impl Pipeline {
 
     /// Takes in a past cycle, of which nothing is decided.
     pub fn learn(&mut self, snapshot: &Snapshot) {
-        self.history.push(snapshot, &self.settings.detect);
+        self.learn_alike(snapshot, 1);
+    }
+
+    /// Takes in so many past cycles, all of them alike, of which this is the last.
+    pub fn learn_alike(&mut self, snapshot: &Snapshot, cycles: u32) {
+        self.history.push_alike(snapshot, cycles, &self.settings.detect);
         self.remember_figures(snapshot);
         self.course.learn(snapshot);
     }
@@ -257,34 +261,6 @@ impl Pipeline {
         stored?;
         self.reclassify(&sight, &mut isolations, now).await?;
         self.end_holds(&sight, &isolations, &holds).await
-    }
-
-    /// Detects, looks closer at what is unsettled, and detects again.
-    async fn judge(
-        &self,
-        observer: &mut dyn Observer,
-        snapshot: &Snapshot,
-        now: Timestamp,
-    ) -> (Assessment, inputs::Looks) {
-        let (mut pods, mut looks) = (Pods::new(), inputs::Looks::new());
-        let mut assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
-        for _ in 0..MOST_CLOSER_LOOKS {
-            if assessment.unsettled.is_empty() {
-                break;
-            }
-            for suspect in &assessment.unsettled {
-                let look = observer.observe_pods(suspect, snapshot.time).await.map_err(|error| error.to_string());
-                looks.push((suspect.clone(), look.clone()));
-                match look {
-                    Ok(seen) => {
-                        pods.insert(suspect.clone(), seen);
-                    }
-                    Err(error) => return (unsettled_as_gaps(assessment, &error), looks),
-                }
-            }
-            assessment = detect::detect(&self.history, &pods, &self.settings.detect, now);
-        }
-        (unsettled_as_gaps(assessment, "too many suspects to look at in one cycle"), looks)
     }
 
     /// A fault that is held back for another reason than its age goes on record whenever the reason changes.
@@ -487,13 +463,4 @@ impl Pipeline {
         }
         self.audit.append(record).await
     }
-}
-
-/// What could not be settled is not known.
-fn unsettled_as_gaps(mut assessment: Assessment, why: &str) -> Assessment {
-    for suspect in std::mem::take(&mut assessment.unsettled) {
-        let gap = Gap::QueryFailed { why: format!("the pods of {} in {}: {why}", suspect.service, suspect.zone) };
-        assessment.zones.insert(suspect.zone, Finding::inconclusive(vec![gap]));
-    }
-    assessment
 }

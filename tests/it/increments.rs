@@ -95,10 +95,13 @@ async fn each_request_counts_once_whatever_becomes_of_scrapes_and_proxies() {
         // Read for a start, older cycles are shared out evenly, and nothing is lost.
         let (mut times, mut sum) = (Vec::new(), Calls::default());
         let recall = Recall { exact_cycles: 2, merged_cycles: 4 };
-        let learn = |snapshot: &Snapshot| {
-            times.push(snapshot.time);
-            if snapshot.time > cycle(4) && snapshot.time <= cycle(16) {
-                sum += cell(snapshot, "zone-a").served;
+        let learn = |snapshot: &Snapshot, alike: u32| {
+            for back in (0..alike as i32).rev() {
+                let time = snapshot.time - SignedDuration::from_secs(15) * back;
+                times.push(time);
+                if time > cycle(4) && time <= cycle(16) {
+                    sum += cell(snapshot, "zone-a").served;
+                }
             }
         };
         let recalled = observer.recall((cycle(4), cycle(22)), recall, learn).await.unwrap();
