@@ -67,6 +67,7 @@ pub async fn read(settings: &SilencesSettings, clock: fn() -> Timestamp) -> Resu
         headers: &[],
         timeout: settings.timeout,
         most_bytes: MOST_BYTES,
+        path_is_secret: false,
     };
     let seen_at = clock();
     let body = access.get(&url).await?;

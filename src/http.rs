@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::domain::Period;
+use crate::domain::{Period, Secret, shown_address};
 
 const SHOWN_CHARS: usize = 200;
 const LARGEST_FILE: u64 = 1 << 20;
@@ -71,6 +71,8 @@ pub struct Access<'a> {
     pub timeout: Period,
     /// More of an answer is not read.
     pub most_bytes: usize,
+    /// Of chats' hooks the path is what they know a friend by.
+    pub path_is_secret: bool,
 }
 
 impl Access<'_> {
@@ -82,36 +84,61 @@ impl Access<'_> {
         self.send(url, self.client().await?.post(url).header(CONTENT_TYPE, content_type).body(body)).await
     }
 
-    /// The answer is none of what was asked for.
-    pub fn unreadable(&self, url: &str, why: &impl ToString) -> HttpError {
-        HttpError::Unreadable { setting: self.setting(self.address), url: shown(url), why: why.to_string() }
+    /// The answer is none of what was asked for. Of it nothing is quoted, as it may quote what it was sent.
+    pub fn unreadable(&self, url: &str, error: &serde_json::Error) -> HttpError {
+        let (what, line, column) = (if error.is_data() { "other" } else { "no" }, error.line(), error.column());
+        self.senseless(url, format!("its answer is {what} JSON from line {line}, column {column} on"))
+    }
+
+    fn senseless(&self, url: &str, why: String) -> HttpError {
+        HttpError::Unreadable { setting: self.setting(self.address), url: self.shown(url), why }
+    }
+
+    fn shown(&self, url: &str) -> String {
+        let shown = shown_address(url);
+        if !self.path_is_secret {
+            return shown;
+        }
+        let path = shown.split_once("://").and_then(|(scheme, rest)| Some(scheme.len() + 3 + rest.find('/')?));
+        path.filter(|path| path + 1 < shown.len()).map_or(shown.clone(), |path| format!("{}/…", &shown[..path]))
+    }
+
+    /// What an answer may quote.
+    fn secrets_in(&self, url: &str) -> Vec<Secret> {
+        let mut secrets = Secret::of_query(url);
+        let path = url.split(['?', '#']).next().and_then(|url| url.splitn(4, '/').nth(3));
+        secrets.extend(path.filter(|_| self.path_is_secret).and_then(Secret::of_value));
+        secrets
     }
 
     async fn send(&self, url: &str, mut request: RequestBuilder) -> Result<Vec<u8>, HttpError> {
         let setting = || self.setting(self.address);
         let unreachable = |error: reqwest::Error| HttpError::Unreachable {
             setting: setting(),
-            url: shown(url),
+            url: self.shown(url),
             why: self.why(error),
         };
-        request = request.headers(self.headers().await?);
+        let mut secrets = self.secrets_in(url);
+        request = request.headers(self.headers(&mut secrets).await?);
         if let Some(path) = self.bearer_token_file {
-            request = request.bearer_auth(self.text("bearer_token_file", path).await?);
+            let token = self.text("bearer_token_file", path).await?;
+            request = request.bearer_auth(&token);
+            secrets.push(Secret::new(token));
         }
         let mut response = request.send().await.map_err(unreachable)?;
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             if body.len() + chunk.len() > self.most_bytes {
-                return Err(self.unreadable(url, &format!("the answer is larger than {} bytes", self.most_bytes)));
+                return Err(self.senseless(url, format!("the answer is larger than {} bytes", self.most_bytes)));
             }
             body.extend_from_slice(&chunk);
         }
         if status.is_success() {
             return Ok(body);
         }
-        let text = refusal(status, &body);
-        Err(HttpError::Refused { setting: setting(), url: shown(url), status: status.as_u16(), text, retry_after })
+        let text = refusal(status, &body, &secrets);
+        Err(HttpError::Refused { setting: setting(), url: self.shown(url), status: status.as_u16(), text, retry_after })
     }
 
     async fn client(&self) -> Result<reqwest::Client, HttpError> {
@@ -130,7 +157,7 @@ impl Access<'_> {
         builder.build().map_err(|error| self.invalid(self.address, causes(error)))
     }
 
-    async fn headers(&self) -> Result<HeaderMap, HttpError> {
+    async fn headers(&self, secrets: &mut Vec<Secret>) -> Result<HeaderMap, HttpError> {
         let mut headers = HeaderMap::new();
         for header in self.headers {
             let value = match (&header.value, &header.value_file) {
@@ -138,6 +165,10 @@ impl Access<'_> {
                 (None, Some(path)) => self.text("headers", path).await?,
                 (None, None) => String::new(),
             };
+            secrets.extend(match &header.value_file {
+                Some(_) => Some(Secret::new(&value)),
+                None => Secret::of_value(&value),
+            });
             let illegal = || self.invalid("headers", format!("{} has a name or value that none may have", header.name));
             let name: HeaderName = header.name.parse().map_err(|_| illegal())?;
             let mut value: HeaderValue = value.parse().map_err(|_| illegal())?;
@@ -179,17 +210,6 @@ impl Access<'_> {
     }
 }
 
-/// What is illegal about an address.
-pub fn problem_of_address(address: &str) -> Option<String> {
-    match Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https")) {
-        None => Some(format!("`{address}` is not an http:// or https:// address")),
-        Some(url) if url.password().is_some() || !url.username().is_empty() => {
-            Some("holds a name or a password, which would be logged: use bearer_token_file".to_owned())
-        }
-        Some(_) => None,
-    }
-}
-
 /// What is illegal about headers, each with its place.
 pub fn problems_of_headers(headers: &[Header]) -> Vec<(String, String)> {
     let mut problems = Vec::new();
@@ -209,16 +229,11 @@ pub fn problems_of_headers(headers: &[Header]) -> Vec<(String, String)> {
     problems
 }
 
-/// Without its query, which may hold a secret.
-pub fn shown(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
-}
-
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+fn refusal(status: StatusCode, body: &[u8], secrets: &[Secret]) -> String {
     if status.is_redirection() {
         return "redirects are not followed: name the address that it leads to".to_owned();
     }
-    let text = String::from_utf8_lossy(body);
+    let text = Secret::hide_all(secrets, &String::from_utf8_lossy(body));
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN_CHARS).collect()
 }
 

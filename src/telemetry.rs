@@ -1,7 +1,7 @@
 //! Logs, and the daemon's own metrics.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::{Assessment, Event, Isolation, Record};
+use crate::domain::{Assessment, Event, Isolation, Record, inert};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -21,12 +21,34 @@ pub enum LogFormat {
     Json,
 }
 
+/// Standard error, for what may have text from elsewhere in it. The formatter escapes what begins a command of a terminal, so
+/// that those that come are its own colours.
+#[derive(Debug, Default)]
+struct Inert;
+
+impl Write for Inert {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let parts: Vec<_> = text.split('\u{1b}').map(inert).collect();
+        std::io::stderr().write_all(parts.join("\u{1b}").as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+/// Libraries that tell of what is secret at finer levels: requests before they are signed, and lines of a kubeconfig.
+const QUIET: [&str; 2] = ["aws_=info", "kube_client::config=info"];
+
 /// Logs go to standard error; `RUST_LOG` sets what is logged.
 pub fn init_logs(format: LogFormat, default_level: &str) {
     // The client's own words on lost connections come without address or end; ours say what they mean.
     let default = format!("{default_level},kube_client=off,kube_runtime=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = QUIET.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Inert::default).with_target(false);
     // What can't be logged, as on a full disk, must not end the process.
     let builder = builder.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     let _already_set = match format {

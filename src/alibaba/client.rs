@@ -79,7 +79,7 @@ fn read(call: &Call<'_>, answer: &Answer, keys: &Keys) -> Result<Value, Error> {
         return Err(Error::Refused(Box::new(refusal)));
     }
     let senseless = || Error::Lost(format!("{host} gave an answer to {} that makes no sense", call.action));
-    serde_json::from_slice(&answer.body).map_err(|_| senseless())
+    serde_json::from_slice(&answer.body).map(|said| keys.hide_in_json(said)).map_err(|_| senseless())
 }
 
 fn header_map(headers: Vec<(&'static str, String)>) -> Result<HeaderMap, Error> {

@@ -2,6 +2,8 @@
 
 use reqwest::Url;
 
+use crate::domain::shown_address;
+
 /// A host, with its scheme; without a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -13,7 +15,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// From a host, or a URL of it. Only on this machine may it be without TLS: calls carry tokens.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let hint = || format!("`{text}` is not a host: write one such as nlb-vpc.cn-hangzhou.aliyuncs.com");
+        let shown = shown_address(text);
+        let hint = || format!("`{shown}` is not a host: write one such as nlb-vpc.cn-hangzhou.aliyuncs.com");
         let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let url = Url::parse(&full).map_err(|_| hint())?;
         let name = url.host_str().filter(|_| url.path() == "/" && url.query().is_none()).ok_or_else(hint)?;
@@ -24,7 +27,9 @@ impl Endpoint {
         match url.scheme() {
             "https" => {}
             "http" if on_this_machine => {}
-            _ => return Err(format!("`{text}` is without TLS: calls carry tokens, so write https, or the host alone")),
+            _ => {
+                return Err(format!("`{shown}` is without TLS: calls carry tokens, so write https, or the host alone"));
+            }
         }
         let host = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
         Ok(Self { url: format!("{}://{host}", url.scheme()), host })

@@ -7,15 +7,17 @@ mod ecs_role;
 mod endpoint;
 mod error;
 mod http;
+mod keys;
 mod rrsa;
-mod secret;
 pub mod sign;
 
 pub use client::{Call, Client};
 pub use credentials::{Credentials, Source, Surroundings};
 pub use endpoint::Endpoint;
 pub use error::{Error, Refusal};
-pub use secret::{Keys, Secret};
+pub use keys::Keys;
+
+pub use crate::domain::Secret;
 
 /// By name. Lists are `Name.1`, `Name.2`.
 pub type Parameters = std::collections::BTreeMap<String, String>;

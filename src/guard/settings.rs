@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::window::BlockedWindow;
 use crate::domain::cluster::WorkloadId;
-use crate::domain::{Factor, Period, Ratio, ServiceId, ServicePattern};
+use crate::domain::{Factor, Period, Ratio, ServiceId, ServicePattern, problem_of_base_address};
 
 /// More windows than people remember.
 const MOST_WINDOWS: usize = 64;
@@ -93,13 +93,8 @@ const fn timeout() -> Period {
 impl SilencesSettings {
     fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        let host = self.alertmanager.strip_prefix("http://").or_else(|| self.alertmanager.strip_prefix("https://"));
-        if host.is_none_or(|host| host.trim_matches('/').is_empty()) {
-            let problem = format!("`{}` is not an http:// or https:// address", self.alertmanager);
+        if let Some(problem) = problem_of_base_address(&self.alertmanager) {
             problems.push(("silences.alertmanager", problem));
-        } else if host.is_some_and(|host| host.split('/').next().is_some_and(|host| host.contains('@'))) {
-            let problem = "holds a name or a password, which would be logged: use bearer_token_file";
-            problems.push(("silences.alertmanager", problem.to_owned()));
         }
         let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let legal = self.zone_label.chars().all(letter) && !self.zone_label.starts_with(|c: char| c.is_ascii_digit());

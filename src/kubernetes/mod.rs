@@ -13,7 +13,7 @@ pub use watch::{ClusterWatch, NOT_YET, list, notice, read};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -76,8 +76,8 @@ pub enum ConnectError {
          ~/.kube/config)"
     )]
     NoneKnown,
-    #[error("the kubeconfig can't be used (kubernetes.context)")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    #[error("the kubeconfig can't be used (kubernetes.context): {0}")]
+    Kubeconfig(String),
     #[error("the Kubernetes client can't be made: {0}")]
     Client(String),
 }
@@ -87,13 +87,22 @@ pub async fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     let mut config = match &settings.context {
         Some(context) => {
             let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
-            Config::from_custom_kubeconfig(Kubeconfig::read()?, &options).await?
+            let kubeconfig = Kubeconfig::read().map_err(|error| unusable(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(&error))?
         }
         None => Config::infer().await.map_err(|_| ConnectError::NoneKnown)?,
     };
     config.default_namespace.clone_from(&settings.namespace);
     config.connect_timeout = Some(Duration::from_secs(5));
     Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))
+}
+
+/// What is wrong with the file. Its parser quotes the lines around, with the tokens that are in them.
+fn unusable(error: &KubeconfigError) -> ConnectError {
+    let KubeconfigError::Parse(wrong) = error else { return ConnectError::Kubeconfig(error.to_string()) };
+    let place =
+        wrong.location().map_or_else(String::new, |at| format!(" from line {}, column {} on", at.line(), at.column()));
+    ConnectError::Kubeconfig(format!("it is not as a kubeconfig is{place}"))
 }
 
 /// What went wrong, for people: the API's own sentence, or the causes of a lost connection.
@@ -111,6 +120,16 @@ pub fn explain(error: &kube::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether an object may have that name: names go into paths of the API, where others would lead elsewhere.
+pub fn is_object_name(name: &str) -> bool {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let outside = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    (1..=253).contains(&name.len())
+        && name.chars().all(inside)
+        && outside(name.chars().next())
+        && outside(name.chars().next_back())
 }
 
 /// The HTTP status that the API answered with, if it did.
@@ -139,4 +158,19 @@ pub fn step_error(what: &str, error: &kube::Error) -> StepError {
 pub async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     let late = || kube::Error::Service(format!("no answer within {} s", CALL_TIMEOUT.as_secs()).into());
     tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_object_name;
+
+    #[test]
+    fn what_would_lead_elsewhere_in_a_path_is_no_name() {
+        assert!(["cn-hangzhou-h", "a", "zone.b-1"].into_iter().all(is_object_name));
+        let long = "a".repeat(254);
+        for name in ["", ".", "..", "../pods", "a/b", "a?b", "a%2fb", "A", "a_b", "-a", "a-", "a b", "ü", long.as_str()]
+        {
+            assert!(!is_object_name(name), "{name}");
+        }
+    }
 }

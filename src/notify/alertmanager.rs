@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use super::alerts::{Alert, Alerts, Key};
 use super::{Acting, Count, Outcome};
-use crate::domain::{Period, Record};
-use crate::http::{Access, HttpError, problem_of_address};
+use crate::domain::{Period, Record, problem_of_address, problem_of_base_address};
+use crate::http::{Access, HttpError};
 use crate::ports::Notifier;
 
 const TARGET: &str = "alertmanager";
@@ -67,7 +67,7 @@ impl AlertmanagerSettings {
             add("urls".to_owned(), format!("{} addresses are outside 1 to {MOST_URLS}", self.urls.len()));
         }
         for (i, url) in self.urls.iter().enumerate() {
-            if let Some(problem) = problem_of_address(url) {
+            if let Some(problem) = problem_of_base_address(url) {
                 add(format!("urls[{i}]"), problem);
             }
         }
@@ -194,6 +194,7 @@ impl Teller {
             headers: &[],
             timeout: self.settings.timeout,
             most_bytes: LARGEST_ANSWER,
+            path_is_secret: false,
         };
         access.post(&url, "application/json", Value::Array(alerts).to_string().into_bytes()).await?;
         Ok(())

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Acting, Count, Outcome};
-use crate::domain::{Event, Period, Record, StepState};
-use crate::http::{Access, Header, HttpError, problem_of_address, problems_of_headers};
+use crate::domain::{Event, Period, Record, StepState, problem_of_address};
+use crate::http::{Access, Header, HttpError, problems_of_headers};
 use crate::ports::Notifier;
 
 const TARGET: &str = "webhook";
@@ -212,6 +212,7 @@ impl Sender {
             headers: &self.settings.headers,
             timeout: self.settings.timeout,
             most_bytes: LARGEST_ANSWER,
+            path_is_secret: true,
         };
         access.post(&self.settings.url, "application/cloudevents+json", body).await?;
         Ok(())

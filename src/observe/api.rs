@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::decode::Stretch;
 use super::settings::Settings;
 use super::stream::{Row, Scanner};
+use crate::domain::{Secret, inert};
 use crate::ports::ObserveError;
 
 /// Shown of an answer that is none.
@@ -42,6 +43,8 @@ pub(super) struct Api {
     client: Client,
     url: String,
     headers: HeaderMap,
+    /// What an answer may quote.
+    secrets: Vec<Secret>,
     bearer_token_file: Option<PathBuf>,
     timeout: Duration,
     max_bytes: usize,
@@ -61,6 +64,23 @@ pub(super) enum ApiError {
     Refused(String),
     #[error("{0}")]
     Failed(String),
+}
+
+/// What a server says, without a secret that it quotes, and without what would command a terminal.
+fn harmless(said: &str, secrets: &[Secret]) -> String {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    inert(&Secret::hide_all(secrets, &words.join(" "))).into_owned()
+}
+
+impl ApiError {
+    fn without(self, secrets: &[Secret]) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(harmless(&why, secrets)),
+            Self::Refused(why) => Self::Refused(harmless(&why, secrets)),
+            Self::Failed(why) => Self::Failed(harmless(&why, secrets)),
+            Self::TooLarge { .. } => self,
+        }
+    }
 }
 
 impl From<ApiError> for ObserveError {
@@ -97,15 +117,16 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &settings.ca_file {
             let pem = read("prometheus.ca_file", path)?;
-            let certificate = reqwest::Certificate::from_pem(&pem).map_err(|error| {
-                invalid("prometheus.ca_file", format!("{} is no PEM certificate: {error}", path.display()))
-            })?;
-            builder = builder.add_root_certificate(certificate);
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if authorities.is_empty() {
+                return Err(invalid("prometheus.ca_file", format!("{} holds no PEM certificate", path.display())));
+            }
+            builder = authorities.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
         let client = builder.build().map_err(|error| invalid("prometheus", error.to_string()))?;
         let client =
             Client::from(client, &settings.url).map_err(|error| invalid("prometheus.url", error.to_string()))?;
-        let mut headers = HeaderMap::new();
+        let (mut headers, mut secrets) = (HeaderMap::new(), Vec::new());
         for header in &settings.headers {
             let name: HeaderName = header
                 .name
@@ -116,12 +137,17 @@ impl Api {
                 (None, Some(path)) => read_text("prometheus.headers", path)?,
                 (None, None) => String::new(),
             };
+            secrets.extend(match &header.value_file {
+                Some(_) => Some(Secret::new(&value)),
+                None => Secret::of_value(&value),
+            });
             headers.insert(name, secret(&value, "prometheus.headers")?);
         }
         if let Some(auth) = &settings.basic_auth {
             let password = read_text("prometheus.basic_auth.password_file", &auth.password_file)?;
-            let value = format!("Basic {}", BASE64.encode(format!("{}:{password}", auth.username)));
-            headers.insert(AUTHORIZATION, secret(&value, "prometheus.basic_auth")?);
+            let pair = BASE64.encode(format!("{}:{password}", auth.username));
+            headers.insert(AUTHORIZATION, secret(&format!("Basic {pair}"), "prometheus.basic_auth")?);
+            secrets.extend([pair, password].map(Secret::new));
         }
         if let Some(path) = &settings.bearer_token_file {
             read_text("prometheus.bearer_token_file", path)?;
@@ -130,6 +156,7 @@ impl Api {
             client,
             url: settings.url.clone(),
             headers,
+            secrets,
             bearer_token_file: settings.bearer_token_file.clone(),
             timeout: settings.timeout.unsigned(),
             max_bytes: settings.max_response.get(),
@@ -138,16 +165,17 @@ impl Api {
     }
 
     /// The token is read anew each time, as it may be rotated.
-    fn all_headers(&self) -> Result<HeaderMap, ApiError> {
-        let mut headers = self.headers.clone();
+    fn all_headers(&self) -> Result<(HeaderMap, Vec<Secret>), ApiError> {
+        let (mut headers, mut secrets) = (self.headers.clone(), self.secrets.clone());
         if let Some(path) = &self.bearer_token_file {
             let token = read_text("prometheus.bearer_token_file", path)
                 .map_err(|e| ApiError::Failed(format!("{e}: {}", causes(&e))))?;
             let value = secret(&format!("Bearer {token}"), "prometheus.bearer_token_file")
                 .map_err(|e| ApiError::Failed(format!("{e}: {}", causes(&e))))?;
             headers.insert(AUTHORIZATION, value);
+            secrets.push(Secret::new(token));
         }
-        Ok(headers)
+        Ok((headers, secrets))
     }
 
     /// Hands over row by row. After an error, those that came before it are worth nothing. Returns warnings.
@@ -156,12 +184,13 @@ impl Api {
         let end = start + step * (stretch.cycles as i64 - 1);
         let mut request =
             self.client.query_range(query, start, end, step as f64).timeout(self.timeout.as_millis() as i64);
-        for (name, value) in self.all_headers()? {
+        let (headers, secrets) = self.all_headers()?;
+        for (name, value) in headers {
             if let Some(name) = name {
                 request = request.header(name, value);
             }
         }
-        self.send(request.post_raw(), query, Kind::Matrix, take).await
+        self.send(request.post_raw(), query, (Kind::Matrix, take), &secrets).await
     }
 
     pub async fn instant(
@@ -172,12 +201,13 @@ impl Api {
         take: Take<'_>,
     ) -> Result<Vec<String>, ApiError> {
         let mut request = self.client.query(query).at(at.as_second()).timeout(self.timeout.as_millis() as i64);
-        for (name, value) in self.all_headers()? {
+        let (headers, secrets) = self.all_headers()?;
+        for (name, value) in headers {
             if let Some(name) = name {
                 request = request.header(name, value);
             }
         }
-        self.send(request.post_raw(), query, kind, take).await
+        self.send(request.post_raw(), query, (kind, take), &secrets).await
     }
 
     /// The first value of an instant query, or 0.
@@ -191,23 +221,27 @@ impl Api {
         &mut self,
         request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
         query: &str,
-        kind: Kind,
-        take: Take<'_>,
+        (kind, take): (Kind, Take<'_>),
+        secrets: &[Secret],
     ) -> Result<Vec<String>, ApiError> {
         self.usage.queries += 1;
-        let answer = self.try_send(request, kind, take).await;
-        if let Err(error) = &answer {
-            self.usage.failed_queries += 1;
-            tracing::debug!(%error, query, "query failed");
+        let answer = self.try_send(request, (kind, take), secrets).await;
+        match answer {
+            Ok(warnings) => Ok(warnings.iter().map(|warning| harmless(warning, secrets)).collect()),
+            Err(error) => {
+                self.usage.failed_queries += 1;
+                let error = error.without(secrets);
+                tracing::debug!(%error, query, "query failed");
+                Err(error)
+            }
         }
-        answer
     }
 
     async fn try_send(
         &mut self,
         request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
-        kind: Kind,
-        take: Take<'_>,
+        (kind, take): (Kind, Take<'_>),
+        secrets: &[Secret],
     ) -> Result<Vec<String>, ApiError> {
         let response = request.await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
@@ -221,7 +255,7 @@ impl Api {
                     "{} gave {what} (HTTP {status}, {bytes} bytes: {error}), which begins: {:?}; is prometheus.url the base \
                      address of the API?",
                     self.url,
-                    scanner.beginning(SHOWN_CHARS)
+                    Secret::hide_all(secrets, &scanner.beginning(SHOWN_CHARS))
                 )));
             }
         };

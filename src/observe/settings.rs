@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::probe::ProbeSettings;
-use crate::domain::{Bytes, Period, Ratio, Services};
+use crate::domain::{Bytes, Period, Ratio, Services, problem_of_base_address};
 
 /// The section `prometheus`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -115,11 +115,8 @@ impl Settings {
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let mut add = |key: &str, problem: String| problems.push((key.to_owned(), problem));
-        if !reqwest::Url::parse(&self.url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-            add("url", format!("`{}` is not an http:// or https:// address", self.url));
-        } else if reqwest::Url::parse(&self.url).is_ok_and(|url| url.password().is_some() || !url.username().is_empty())
-        {
-            add("url", "holds a name or a password, which would be logged: use prometheus.basic_auth".into());
+        if let Some(problem) = problem_of_base_address(&self.url) {
+            add("url", problem);
         }
         for (i, matcher) in self.matchers.iter().enumerate() {
             if !is_matcher(matcher) {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use super::Problem;
+use super::words::in_words;
 
 /// Bounds the tries; nobody reads more.
 const MOST_PROBLEMS: usize = 100;
@@ -19,7 +20,8 @@ pub(super) fn deserialize<T: DeserializeOwned + Default>(mut tree: Value) -> (T,
             Ok(value) => return (value, problems, removed),
             Err(error) => {
                 let path = error.path().clone();
-                let found = Problem { path: removed.original(&path), problem: error.into_inner().to_string() };
+                let found =
+                    Problem { path: removed.original(&path), problem: in_words(&error.into_inner().to_string()) };
                 // A required field that was taken out, as it could not be read, is not missing too.
                 let because_of_another =
                     problems.iter().any(|known| known.path.starts_with(&format!("{}.", found.path)));

@@ -4,6 +4,7 @@ mod edition;
 mod heal;
 mod schema;
 mod unwise;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -162,6 +163,12 @@ fn ours(environment: BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 fn is_ours(name: &str) -> bool {
     name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|rest| rest == "MODE" || rest.contains("__"))
+}
+
+/// Whether a file sets nothing: what an editor left behind, or a template that was never filled in.
+pub fn sets_nothing(file: &Path) -> bool {
+    let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || line == "---" || line == "...";
+    std::fs::read_to_string(file).is_ok_and(|text| text.lines().map(str::trim).all(says_nothing))
 }
 
 /// Variables of our name that are neither settings, nor Kubernetes' own, nor the tests'.

@@ -1,5 +1,6 @@
 //! From fault to return on real parts, each a process of its own: API server, controllers, scheduler, name server,
-//! Prometheus, the mesh, and `zoneward run` in enforce and in recommend mode. Prints what happened, and when.
+//! Prometheus, the mesh, and `zoneward run` in enforce and in recommend mode. Prints what happened, and when. Every secret
+//! is a planted one, and at the end all that was put out is searched for them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that tells a story, and fails by panicking")]
 
@@ -11,6 +12,9 @@ mod bind;
 mod cluster;
 mod image;
 mod mesh;
+#[path = "../it/planted.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod planted;
 #[path = "../it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
@@ -27,7 +31,10 @@ use zoneward::domain::Zone;
 
 use bind::{Bind, KEY_NAME};
 use cluster::Cluster;
-use support::{Process, eventually, free_address, json_lines, prometheus, root, run, stdout, strip, text, zoneward};
+use planted::{Server, none_in, none_under};
+use support::{
+    Process, alertmanager, eventually, free_address, json_lines, prometheus, root, run, stdout, strip, text, zoneward,
+};
 
 const NAME: &str = "api.example.org.";
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -171,6 +178,9 @@ struct Stage<'a> {
     /// What was printed.
     messages: Vec<String>,
     prometheus: Process,
+    alertmanager: Process,
+    /// Who is told of each event: it fails at first, and quotes what it was sent.
+    hook: Server,
     _mesh: Mesh,
 }
 
@@ -214,7 +224,9 @@ fn play(setting: &Setting) {
         stage.tell_until_said("blocked", "an operator holds it");
         assert!(stage.drained().is_empty(), "what was given up is not taken again for the same fault");
     }
+    stage.no_secret_is_shown(&daemon);
     assert!(daemon.terminate().success());
+    stage.no_secret_is_kept();
 }
 
 impl<'a> Stage<'a> {
@@ -258,10 +270,22 @@ impl<'a> Stage<'a> {
             setting.targets
         );
         let prometheus = prometheus(3, folder.path(), &scrape);
+        let alerts = folder.path().join("alerts");
+        std::fs::create_dir(&alerts).unwrap();
+        let alertmanager = alertmanager(&alerts);
+        let hook = Server::start(|request, before| {
+            if before == 0 { (500, format!("{}\n{}", request.head, request.body)) } else { (200, String::new()) }
+        });
+        let secret = |name: &str| planted::file(folder.path(), name).display().to_string();
         let config = folder.path().join("config.yaml");
         let zones: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{zone}: [{ip}]")).collect();
         let text = format!(
-            "mode: {mode}\nprometheus: {{url: '{url}', history: 5m, zone_from: {zone_from}}}\n\
+            "mode: {mode}\nprometheus:\n  url: '{url}'\n  history: 5m\n  zone_from: {zone_from}\n  {auth}\n  \
+             headers: [{{name: X-Key, value_file: {key_of_prometheus}}}]\n\
+             guard: {{silences: {{alertmanager: '{alerts}', bearer_token_file: {token_of_silences}}}}}\n\
+             notify:\n  alertmanager: {{urls: ['{alerts}'], bearer_token_file: {token_of_alerts}}}\n  \
+             webhook:\n    url: 'http://{hook}/planted-path-of-a-hook?token=planted-query-of-a-hook'\n    \
+             bearer_token_file: {token_of_hook}\n    headers: [{{name: X-Key, value_file: {key_of_hook}}}]\n\
              detect: {{cycle: 2s}}\nservice: {{shortest: 6s, longest: 12s}}\nkubernetes: {{namespace: zoneward}}\n\
              {more}\nsteps:\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    key_name: {KEY_NAME}\n    \
              key_file: {key}\n    records:\n    - {{name: {NAME}, addresses: {{{zones}}}}}\n",
@@ -269,12 +293,26 @@ impl<'a> Stage<'a> {
             more = setting.more,
             zone_from = setting.zone_from,
             url = prometheus.url(),
+            // What there is no password for takes any.
+            auth = if setting.mode == "enforce" {
+                format!("bearer_token_file: {}", secret("token-of-prometheus"))
+            } else {
+                format!("basic_auth: {{username: reader, password_file: {}}}", secret("password"))
+            },
+            key_of_prometheus = secret("key-of-prometheus"),
+            alerts = alertmanager.url(),
+            token_of_silences = secret("token-of-silences"),
+            token_of_alerts = secret("token-of-alerts"),
+            hook = hook.address,
+            token_of_hook = secret("token-of-hook"),
+            key_of_hook = secret("key-of-hook"),
             server = bind.address(),
             key = bind.key_file().display(),
             zones = zones.join(", "),
         );
         std::fs::write(&config, text).unwrap();
-        Self { setting, cluster, bind, folder, config, fault, messages: Vec::new(), prometheus, _mesh: Mesh(mesh) }
+        let _mesh = Mesh(mesh);
+        Self { setting, cluster, bind, folder, config, fault, messages: vec![], prometheus, alertmanager, hook, _mesh }
     }
 
     fn daemon(&self) -> Process {
@@ -285,17 +323,27 @@ impl<'a> Stage<'a> {
             .arg(self.folder.path().join("audit"))
             .env("KUBECONFIG", self.cluster.kubeconfig())
             .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+            .env("ZONEWARD_AUDIT__STDOUT", "true")
+            .env("RUST_LOG", "trace")
+            .stdout(std::fs::File::create(self.folder.path().join("daemon.out")).unwrap())
             .stderr(std::fs::File::create(self.folder.path().join("daemon.log")).unwrap());
         Process::start(&mut command, address, "/healthz")
     }
 
     fn person(&self, arguments: &[&str]) -> String {
+        let (succeeded, said) = self.asked(arguments);
+        assert!(succeeded, "{arguments:?}: {said}");
+        said
+    }
+
+    /// Whether it went well, and what it said.
+    fn asked(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = zoneward();
         command.args(&arguments[..1]).arg("--config").arg(&self.config).args(&arguments[1..]);
         let output = command.env("KUBECONFIG", self.cluster.kubeconfig()).output().unwrap();
         let said = format!("{}{}", stdout(&output), support::stderr(&output));
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        said
+        none_in(&arguments.join(" "), said.as_bytes());
+        (output.status.success(), said)
     }
 
     /// Seconds since the fault began.
@@ -324,7 +372,10 @@ impl<'a> Stage<'a> {
                 found |= text(record, "event") == event && text(record, "message").contains(words);
                 told.push(text(record, "message").to_owned());
             }
-            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            // At the finest level most of it is what libraries do.
+            let logged = || std::fs::read_to_string(&log).unwrap_or_default();
+            let ours = |line: &&str| [" INFO ", " WARN ", "ERROR "].iter().any(|level| line.contains(level));
+            let said = || logged().lines().filter(ours).collect::<Vec<_>>().join("\n");
             assert!(Instant::now() < until, "there was no `{event}`; the daemon said:\n{}", said());
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -396,6 +447,61 @@ impl<'a> Stage<'a> {
             (share > 0.99).then_some(share)
         });
         self.setting.tell(&self.clock(), &format!("{:.2} % of users' requests succeed", 100.0 * succeed));
+    }
+
+    /// Neither by the daemon, nor by the API server, nor to who is told, nor by any command that looks back.
+    fn no_secret_is_shown(&self, daemon: &Process) {
+        for path in ["/", "/status.json", "/metrics", "/readyz", "/healthz"] {
+            none_in(path, daemon.get(path).1.as_bytes());
+        }
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let kinds = ["zoneisolations", "zones.zoneward.io", "events", "configmaps", "leases", "pods", "nodes"];
+        for kind in kinds {
+            none_in(kind, self.cluster.kubectl(&["get", kind, "-A", "-o", "yaml"]).as_bytes());
+        }
+        none_in("alerts", self.alertmanager.get("/api/v2/alerts").1.as_bytes());
+        let told = self.hook.bodies();
+        assert!(told.len() > 5, "{told:?}");
+        told.iter().for_each(|body| none_in("an event", body.as_bytes()));
+        for secret in ["token-of-hook", "key-of-hook", "query-of-a-hook"] {
+            assert!(self.hook.got(&format!("planted-{secret}")), "{secret} is sent to whom it is for");
+        }
+        let audit = path("audit");
+        let entries = json_lines(&stdout(&run(&["audit", "--from", &audit, "--output", "json"])));
+        let decided = entries.iter().find(|entry| text(entry, "event") == "isolate").unwrap();
+        let (id, fault) = (text(decided, "id"), self.fault.to_string());
+        let until = text(decided, "time");
+        // It may find something: series that the drain renamed are there twice for a while.
+        let (_, checked) = self.asked(&["check", "--connect"]);
+        assert!(checked.contains("steps.dns_rfc2136"), "{checked}");
+        for arguments in [
+            &["status"][..],
+            &["status", "--output", "json"],
+            &["audit", "--from", &audit],
+            &["audit", "--from", &audit, "show", id],
+            &["audit", "--from", &audit, "replay", id],
+            &["audit", "--from", &audit, "report", &path("report.html")],
+            &["record", "--start", &fault, "--end", until, "--output", &path("stretch.gz")],
+            &["backtest", "--recording", &path("stretch.gz"), "--report", &path("backtest.html")],
+        ] {
+            self.person(arguments);
+        }
+    }
+
+    /// Neither in what it logged, nor in its journal, nor in any file that commands wrote.
+    fn no_secret_is_kept(&self) {
+        for file in ["daemon.log", "daemon.out", "report.html", "backtest.html"] {
+            let bytes = std::fs::read(self.folder.path().join(file)).unwrap();
+            assert!(!bytes.is_empty(), "{file}");
+            none_in(file, &bytes);
+        }
+        let files = none_under(&self.folder.path().join("audit"));
+        none_in("stretch.gz", &planted::unpacked(&self.folder.path().join("stretch.gz")));
+        let logged = std::fs::metadata(self.folder.path().join("daemon.log")).unwrap().len() >> 20;
+        self.setting.tell(
+            &self.clock(),
+            &format!("no secret in {logged} MiB of log, {files} files of journal, and all else that was put out"),
+        );
     }
 
     /// Whole objects, but for versions and times.

@@ -18,6 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::support::{free_address, part};
 
 const ADMIN: &str = "admin";
+/// What begins each token, and must be shown nowhere.
+pub const TOKEN: &str = "planted-token-of-";
 
 /// A process that ends with the test, and whose log is shown when it fails.
 pub struct Daemon {
@@ -89,20 +91,20 @@ impl Cluster {
         Self::start_with_users(&[])
     }
 
-    /// Users beside the admin. Each has its name for a token, and no rights but those that the test then grants.
+    /// Users beside the admin. They have no rights but those that the test then grants.
     pub fn start_with_users(users: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (address, etcd_address) = (free_address(), free_address());
         let authority = certify(folder.path());
 
-        let mut tokens = format!("{ADMIN},{ADMIN},{ADMIN},system:masters\n");
-        users.iter().for_each(|user| tokens += &format!("{user},{user},{user}\n"));
+        let mut tokens = format!("{TOKEN}{ADMIN},{ADMIN},{ADMIN},system:masters\n");
+        users.iter().for_each(|user| tokens += &format!("{TOKEN}{user},{user},{user}\n"));
         write(folder.path(), "tokens.csv", &tokens);
         for user in users.iter().chain([&ADMIN]) {
             let config = format!(
                 "{{apiVersion: v1, kind: Config, current-context: it, \
                  clusters: [{{name: it, cluster: {{server: 'https://{address}', certificate-authority-data: {}}}}}], \
-                 users: [{{name: {user}, user: {{token: {user}}}}}], \
+                 users: [{{name: {user}, user: {{token: {TOKEN}{user}}}}}], \
                  contexts: [{{name: it, context: {{cluster: it, user: {user}}}}}]}}\n",
                 BASE64.encode(&authority)
             );
@@ -210,14 +212,14 @@ impl Cluster {
         let (sender, answered) = mpsc::channel();
         runtime().spawn(async move {
             let answer = async {
-                let mut answer = http.get(&url).bearer_auth(ADMIN).send().await?;
+                let mut answer = http.get(&url).bearer_auth(format!("{TOKEN}{ADMIN}")).send().await?;
                 // A kind that has just been defined.
                 for _ in 0..50 {
                     if answer.status() != reqwest::StatusCode::TOO_MANY_REQUESTS {
                         break;
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    answer = http.get(&url).bearer_auth(ADMIN).send().await?;
+                    answer = http.get(&url).bearer_auth(format!("{TOKEN}{ADMIN}")).send().await?;
                 }
                 answer.error_for_status()?.json().await
             };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, isolated};
+use crate::cluster::{Cluster, TOKEN, isolated};
 use crate::support::{eventually, json_lines, part, root, stderr, stdout, text, zoneward};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -228,8 +228,10 @@ fn admits_pods(cluster: &Cluster, objects: &Objects, tools: &Tools) {
 fn rights_of_account(cluster: &Cluster, tools: &Tools, config: &Value) -> (String, String) {
     let token = cluster.kubectl(&["create", "token", "-n", "zoneward", "zoneward"]);
     let admin = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
-    let kubeconfig =
-        tools.write("account.kubeconfig", &admin.replace("token: admin", &format!("token: {}", token.trim())));
+    let kubeconfig = tools.write(
+        "account.kubeconfig",
+        &admin.replace(&format!("token: {TOKEN}admin"), &format!("token: {}", token.trim())),
+    );
     let config = tools.write("config.yaml", &config.to_string());
     let mut check = zoneward();
     check.args(["check", "--connect", "--output", "json", "--config", &config]).env("KUBECONFIG", kubeconfig);

@@ -2,7 +2,6 @@
 //! rotation.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,7 +17,7 @@ use zoneward::ports::{IsolationStore, Observer};
 use zoneward::sim::WorldObserver;
 
 use crate::executor::{Records, start, world};
-use crate::support::{Process, free_address, part};
+use crate::support::alertmanager;
 
 fn minute(minutes: i64) -> Timestamp {
     start() + SignedDuration::from_mins(minutes)
@@ -66,23 +65,6 @@ async fn a_blocked_window_until_it_ends() {
     let window = r#"[{"from": "23:00", "to": "00:06", "why": "batches"}]"#;
     let settings = guard::Settings { blocked_windows: serde_json::from_str(window).unwrap(), ..Default::default() };
     assert_eq!(story(settings, |_, _| {}).await, (vec!["blocked_window".to_owned()], Some(6)));
-}
-
-/// A real one.
-pub fn alertmanager(folder: &std::path::Path) -> Process {
-    let (config, data) = (folder.join("alertmanager.yml"), folder.join("data"));
-    std::fs::write(&config, "{route: {receiver: none}, receivers: [{name: none}]}").unwrap();
-    // It sends nothing, so it needs no words.
-    ["default.tmpl", "email.tmpl"].iter().for_each(|name| std::fs::write(folder.join(name), "").unwrap());
-    let address = free_address();
-    let mut command = Command::new(part("alertmanager"));
-    command.current_dir(folder);
-    command
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.path={}", data.display()))
-        .arg(format!("--web.listen-address={address}"))
-        .args(["--cluster.listen-address=", "--log.level=error"]);
-    Process::start(&mut command, address, "/-/ready")
 }
 
 #[allow(clippy::disallowed_methods, reason = "a server that lives in real time")]

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::guardrails::alertmanager;
 use crate::support::{
-    Process, decisions, eventually, free_address, json_lines, prometheus, run, stderr, stdout, text,
+    Process, alertmanager, decisions, eventually, free_address, json_lines, prometheus, run, stderr, stdout, text,
     whatever_the_source, zoneward,
 };
 

@@ -44,6 +44,8 @@ mod live;
 mod notify;
 mod page;
 mod pause;
+#[allow(dead_code, reason = "shared with the end-to-end test")]
+mod planted;
 mod probes;
 mod reclassification;
 mod recordings;
@@ -53,6 +55,7 @@ mod reload;
 mod review;
 mod scenarios;
 mod schema;
+mod secrets;
 mod secured;
 mod stage;
 mod steps;

@@ -167,6 +167,23 @@ pub fn prometheus_looking_back(major: u32, data: &Path, scrape_configs: &str, lo
     Process::start(&mut command, address, "/-/ready")
 }
 
+/// A real one.
+pub fn alertmanager(folder: &Path) -> Process {
+    let (config, data) = (folder.join("alertmanager.yml"), folder.join("data"));
+    std::fs::write(&config, "{route: {receiver: none}, receivers: [{name: none}]}").unwrap();
+    // It sends nothing, so it needs no words.
+    ["default.tmpl", "email.tmpl"].iter().for_each(|name| std::fs::write(folder.join(name), "").unwrap());
+    let address = free_address();
+    let mut command = Command::new(part("alertmanager"));
+    command.current_dir(folder);
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.path={}", data.display()))
+        .arg(format!("--web.listen-address={address}"))
+        .args(["--cluster.listen-address=", "--log.level=error"]);
+    Process::start(&mut command, address, "/-/ready")
+}
+
 /// Waits until something is so.
 pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + patience;

@@ -24,7 +24,7 @@ use self::preflight::{Facts, Finding};
 use self::weights::{Mark, lost_without};
 use super::{Look, Preview, Probe, RealStep, StepSettings, some_of};
 use crate::domain::isolation::{Granularity, Receipt, Share, StepName};
-use crate::domain::{ClusterView, Zone};
+use crate::domain::{ClusterView, Zone, problem_of_base_address};
 use crate::ports::{IsolationStep, StepError};
 
 /// Tries against others' writes to the `ConfigMap`.
@@ -64,10 +64,8 @@ impl StepSettings for Settings {
                 format!("`{name}` is the mesh's own: one that is zoneward's alone, such as zoneward-mesh"),
             );
         }
-        if let Some(url) =
-            self.istiod.as_ref().filter(|url| !["http://", "https://"].iter().any(|it| url.starts_with(it)))
-        {
-            say("istiod", format!("`{url}` is no URL, such as http://istiod.istio-system:15014"));
+        if let Some(problem) = self.istiod.as_deref().and_then(problem_of_base_address) {
+            say("istiod", format!("{problem}: write one such as http://istiod.istio-system:15014"));
         }
         if self.istiod.is_none() && self.istiod_token_file.is_some() {
             say("istiod_token_file", "is of no use without istiod".to_owned());

@@ -15,12 +15,15 @@ use jiff::SignedDuration;
 use tokio::sync::Mutex;
 
 use super::settings::Settings;
-use crate::domain::Zone;
+use crate::domain::{Secret, Zone};
 use crate::ports::StepError;
 
 /// Of 100 shifts each.
 const MOST_PAGES: usize = 20;
 const COMMENT: &str = "zoneward: ";
+/// Of what AWS says, and of a word of it: an ARN may be long.
+const SHOWN_CHARS: usize = 600;
+const LONGEST_WORD: usize = 200;
 const SOON: SignedDuration = SignedDuration::from_secs(2);
 const THROTTLED: SignedDuration = SignedDuration::from_secs(10);
 /// AWS shifts by itself, and ends that by itself.
@@ -130,11 +133,11 @@ impl Calls {
         if let Some(StartZonalShiftError::ConflictException(conflict)) = error.as_service_error() {
             return match conflict.reason().as_str() {
                 "ZonalShiftAlreadyExists" => Ok(Outcome::Otherwise),
-                reason => Err(conflicting(&what, reason, &conflict.message)),
+                reason => Err(conflicting(&what, reason, &without_keys(&conflict.message))),
             };
         }
         if let Some(StartZonalShiftError::ValidationException(invalid)) = error.as_service_error() {
-            let (reason, said) = (invalid.reason().as_str(), &invalid.message);
+            let (reason, said) = (invalid.reason().as_str(), without_keys(&invalid.message));
             let hint = if matches!(reason, "InvalidAz" | "UnsupportedAz") { WRONG_ZONE } else { "" };
             return Err(permanent(format!("{what}: {said} ({reason}){hint}")));
         }
@@ -148,7 +151,7 @@ impl Calls {
         match error.as_service_error() {
             Some(UpdateZonalShiftError::ConflictException(conflict)) => match conflict.reason().as_str() {
                 "ZonalShiftStatusNotActive" => Ok(Outcome::Otherwise),
-                reason => Err(conflicting(&what, reason, &conflict.message)),
+                reason => Err(conflicting(&what, reason, &without_keys(&conflict.message))),
             },
             Some(UpdateZonalShiftError::ResourceNotFoundException(_)) => Ok(Outcome::Otherwise),
             _ => Err(self.failed(&what, &error).await),
@@ -163,7 +166,7 @@ impl Calls {
         match error.as_service_error() {
             Some(CancelZonalShiftError::ConflictException(conflict)) => match conflict.reason().as_str() {
                 "ZonalShiftStatusNotActive" => Ok(()),
-                reason => Err(conflicting(&what, reason, &conflict.message)),
+                reason => Err(conflicting(&what, reason, &without_keys(&conflict.message))),
             },
             Some(CancelZonalShiftError::ResourceNotFoundException(_)) => Ok(()),
             _ => Err(self.failed(&what, &error).await),
@@ -185,10 +188,11 @@ impl Calls {
         let later = |why: String, retry_after| StepError::Transient { why, retry_after };
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         let Some(code) = error.as_service_error().and_then(|error| error.meta().code()) else {
-            let why = format!("{what}: {}", causes(error));
+            let why = format!("{what}: {}", without_keys(&causes(error)));
             return if status == 403 { permanent(why) } else { later(why, SOON) };
         };
         let said = error.as_service_error().and_then(|error| error.meta().message()).unwrap_or("no reason given");
+        let said = without_keys(said);
         let why = format!("{what}: {said} ({code})");
         match code {
             "ThrottlingException" | "Throttling" | "TooManyRequestsException" => later(why, THROTTLED),
@@ -210,6 +214,16 @@ impl Calls {
             _ => permanent(why),
         }
     }
+}
+
+/// What AWS says may quote what it was sent. Tokens are hundreds of letters long, and nothing else that it says is.
+fn without_keys(said: &str) -> String {
+    let variables = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    let keys: Vec<Secret> = variables.iter().filter_map(|name| std::env::var(name).ok()).map(Secret::new).collect();
+    let said = Secret::hide_all(&keys, said);
+    let shown = |word: &'_ str| if word.len() > LONGEST_WORD { "…".to_owned() } else { word.to_owned() };
+    let words: Vec<String> = said.split_whitespace().map(shown).collect();
+    words.join(" ").chars().take(SHOWN_CHARS).collect()
 }
 
 const WRONG_ZONE: &str = "; is the resource in that zone, and is its id right? (steps.dns_aws_arc.zone_ids)";

@@ -8,7 +8,7 @@ use kube::Client;
 use serde::{Deserialize, Serialize};
 
 use super::AwsArc;
-use crate::domain::{ClusterView, Period, Zone};
+use crate::domain::{ClusterView, Period, Zone, problem_of_base_address};
 use crate::isolate::steps::{Look, RealStep, StepSettings};
 
 /// Bounds receipts, and the time that a step takes.
@@ -137,8 +137,8 @@ impl StepSettings for Settings {
                 add(&key, format!("{id} is the id of another zone already"));
             }
         }
-        if self.endpoint.as_ref().is_some_and(|it| !it.starts_with("http://") && !it.starts_with("https://")) {
-            add("endpoint", "is not an http:// or https:// address".into());
+        if let Some(problem) = self.endpoint.as_deref().and_then(problem_of_base_address) {
+            add("endpoint", problem);
         }
         problems
     }

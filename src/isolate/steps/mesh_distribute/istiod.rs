@@ -29,7 +29,11 @@ impl Istiod {
         let url = format!("{}/debug/mesh", self.url.trim_end_matches('/'));
         let failed =
             |error: &reqwest::Error| StepError::soon(format!("istiod can't be asked at {url}: {}", causes(error)));
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| failed(&error))?;
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| failed(&error))?;
         let mut request = client.get(&url);
         if let Some(path) = &self.token_file {
             // Read anew each time, as it is rotated.
@@ -53,8 +57,9 @@ impl Istiod {
             return Err(StepError::soon(format!("istiod answers {status} at {url}")));
         }
         let body = response.text().await.map_err(|error| failed(&error))?;
+        // Of what it is instead, nothing is quoted: it may quote the token.
         serde_json::from_str(&body)
-            .map_err(|error| StepError::soon(format!("istiod's answer at {url} is no mesh configuration: {error}")))
+            .map_err(|_| StepError::soon(format!("istiod's answer at {url} is no mesh configuration")))
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::settings::Settings;
+use crate::domain::{Secret, hide_in_json};
 use crate::ports::StepError;
 
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -57,7 +58,11 @@ pub(super) async fn post(settings: &Settings, body: &Value, key: &str) -> Result
     let body = body.to_string();
     let signed = signature(secret.as_bytes(), seconds_since_epoch(), &body);
     let signed = signed.ok_or_else(|| permanent("the webhook's secret can't be used"))?;
-    let request = client(settings).await?.post(&settings.url).headers(headers(settings).await?);
+    let (headers, of_headers) = headers(settings).await?;
+    let mut secrets = Secret::of_query(&settings.url);
+    secrets.extend(of_headers);
+    secrets.push(Secret::new(secret));
+    let request = client(settings).await?.post(&settings.url).headers(headers);
     let request = request.header("Content-Type", "application/json").header("Zoneward-Signature", signed);
     let address = settings.address();
     let unreachable = |error: &reqwest::Error| {
@@ -76,21 +81,20 @@ pub(super) async fn post(settings: &Settings, body: &Value, key: &str) -> Result
         }
         Body::Broken(error) => unreachable(&error),
     })?;
-    // A webhook that echoes what it got must not bring a secret into logs.
-    let shown = shown(&text.replace(&secret, "…"));
-    judge(&address, (status, retry_after), &text, &shown)
+    judge(&address, (status, retry_after), &text, &secrets)
 }
 
 fn judge(
     address: &str,
     (status, retry_after): (StatusCode, SignedDuration),
     text: &str,
-    shown: &str,
+    secrets: &[Secret],
 ) -> Result<Answer, StepError> {
-    let code = status.as_u16();
+    let (code, shown) = (status.as_u16(), shown(text, secrets));
     if status.is_success() {
         let said = serde_json::from_str(text).ok().filter(Value::is_object);
-        return said.map(|said| Answer::Said(said, retry_after)).ok_or_else(|| {
+        // A webhook that echoes what it got must not bring a secret into logs, nor into the ledger.
+        return said.map(|said| Answer::Said(hide_in_json(secrets, said), retry_after)).ok_or_else(|| {
             permanent(format!("the webhook {address} gave an answer that is no JSON object (HTTP {code}): {shown}"))
         });
     }
@@ -126,21 +130,22 @@ async fn client(settings: &Settings) -> Result<reqwest::Client, StepError> {
     builder.build().map_err(|error| permanent(format!("no client can be made for the webhook: {}", causes(&error))))
 }
 
-async fn headers(settings: &Settings) -> Result<HeaderMap, StepError> {
-    let mut headers = HeaderMap::new();
+async fn headers(settings: &Settings) -> Result<(HeaderMap, Vec<Secret>), StepError> {
+    let (mut headers, mut secrets) = (HeaderMap::new(), Vec::new());
     for header in &settings.headers {
         let value = match (&header.value, &header.value_file) {
             (Some(value), _) => value.clone(),
             (None, Some(path)) => read_text(&format!("the value of the header {}", header.name), path).await?,
             (None, None) => String::new(),
         };
+        secrets.extend(if header.value_file.is_some() { Some(Secret::new(&value)) } else { Secret::of_value(&value) });
         let illegal = || permanent(format!("the header {} has a name or value that no header may have", header.name));
         let name: HeaderName = header.name.parse().map_err(|_| illegal())?;
         let mut value: HeaderValue = value.parse().map_err(|_| illegal())?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    Ok(headers)
+    Ok((headers, secrets))
 }
 
 enum Body {
@@ -167,10 +172,11 @@ fn retry_after(headers: &HeaderMap) -> SignedDuration {
 }
 
 /// What it says of itself: `why`, or the beginning of the text, on one line.
-fn shown(text: &str) -> String {
+fn shown(text: &str, secrets: &[Secret]) -> String {
     let object: Option<Value> = serde_json::from_str(text).ok();
     let why = object.as_ref().and_then(|object| object["why"].as_str());
-    let words: Vec<&str> = why.unwrap_or(text).split_whitespace().collect();
+    let text = Secret::hide_all(secrets, why.unwrap_or(text));
+    let words: Vec<&str> = text.split_whitespace().collect();
     let shown: String = words.join(" ").chars().take(SHOWN_CHARS).collect();
     if shown.is_empty() { "no reason given".to_owned() } else { shown }
 }

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
-use reqwest::Url;
 use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::Webhook;
-use crate::domain::Period;
+use crate::domain::{Period, problem_of_address, shown_address};
 use crate::isolate::steps::{Look, RealStep, StepSettings};
 
 const LONGEST_TIMEOUT: Period = Period::from_mins(2);
@@ -50,14 +49,8 @@ const fn default_timeout() -> Period {
 }
 
 impl Settings {
-    /// Without what may be secret in it.
     pub(super) fn address(&self) -> String {
-        let shown = Url::parse(&self.url).map(|mut url| {
-            url.set_query(None);
-            url.set_fragment(None);
-            url.to_string()
-        });
-        shown.unwrap_or_default()
+        shown_address(&self.url)
     }
 }
 
@@ -65,12 +58,8 @@ impl StepSettings for Settings {
     fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let mut add = |key: &str, problem: String| problems.push((key.to_owned(), problem));
-        match Url::parse(&self.url).ok().filter(|url| matches!(url.scheme(), "http" | "https")) {
-            None => add("url", "is not an http:// or https:// address".into()),
-            Some(url) if url.password().is_some() || !url.username().is_empty() => {
-                add("url", "holds a name or a password, which would be logged: use headers with a value_file".into());
-            }
-            Some(_) => {}
+        if let Some(problem) = problem_of_address(&self.url) {
+            add("url", problem);
         }
         if self.secret_file.as_os_str().is_empty() {
             add("secret_file", "must name the file that holds the secret that requests are signed with".into());
