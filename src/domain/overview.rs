@@ -169,6 +169,22 @@ pub enum Judged {
     Past,
 }
 
+impl Judged {
+    pub const fn by(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Healthy => Self::Healthy,
+            Verdict::Inconclusive { .. } => Self::Not,
+            Verdict::ZoneFault
+            | Verdict::ServiceFault { .. }
+            | Verdict::InstanceFault { .. }
+            | Verdict::NodeFault { .. }
+            | Verdict::RolloutInProgress { .. }
+            | Verdict::RegionalFault
+            | Verdict::FaultElsewhere { .. } => Self::Worse,
+        }
+    }
+}
+
 /// One service, zone by zone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ServiceState {

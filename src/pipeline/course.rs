@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 
 use crate::domain::overview::{Judged, Moment, course_cycles};
-use crate::domain::{Calls, CycleLength, Finding, Sight, Snapshot, Verdict, Zone};
+use crate::domain::{Calls, CycleLength, Sight, Snapshot, Zone};
 
 /// Zones beyond so many are not followed.
 const MOST_ZONES: usize = 64;
@@ -39,7 +39,7 @@ impl Course {
             }
         }
         self.verdicts.retain(|zone, _| zones.contains_key(zone));
-        self.add(&sight.snapshot, |zone| zones.get(zone).map_or(Judged::Not, judged));
+        self.add(&sight.snapshot, |zone| zones.get(zone).map_or(Judged::Not, |finding| Judged::by(&finding.verdict)));
     }
 
     fn add(&mut self, snapshot: &Snapshot, judged: impl Fn(&Zone) -> Judged) {
@@ -74,19 +74,5 @@ impl Course {
     /// Since when the verdict on a zone is what it is.
     pub fn since(&self, zone: &Zone) -> Option<Timestamp> {
         self.verdicts.get(zone).map(|(_, since)| *since)
-    }
-}
-
-const fn judged(finding: &Finding) -> Judged {
-    match finding.verdict {
-        Verdict::Healthy => Judged::Healthy,
-        Verdict::Inconclusive { .. } => Judged::Not,
-        Verdict::ZoneFault
-        | Verdict::ServiceFault { .. }
-        | Verdict::InstanceFault { .. }
-        | Verdict::NodeFault { .. }
-        | Verdict::RolloutInProgress { .. }
-        | Verdict::RegionalFault
-        | Verdict::FaultElsewhere { .. } => Judged::Worse,
     }
 }

@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use super::Pipeline;
 use crate::decide;
 use crate::domain::overview::{
-    self, Answer, DaemonState, Entry, Headline, IsolationState, Look, Moment, Overview, Series, ServiceState, State,
-    ZoneState, bounded,
+    self, Answer, DaemonState, Entry, Headline, IsolationState, Judged, Look, Moment, Overview, Series, ServiceState,
+    State, ZoneState, bounded,
 };
-use crate::domain::{Decision, Finding, Gap, Isolation, Mode, OperatorHold, Pause, Sight, Silences, Verdict, Zone};
+use crate::domain::{
+    Decision, Finding, Gap, HoldReason, Isolation, Mode, OperatorHold, Pause, Sight, Silences, Verdict, Zone,
+};
 use crate::guard::{self, Situation};
 
 /// Of a zone, and of all: what can be looked at.
@@ -171,7 +173,11 @@ fn zones(
         let (course, since) = scene.courses.get(zone).cloned().unwrap_or_default();
         // What is not wished for is not held by guardrails.
         if let Some(Decision::Hold(reason)) = decisions.get(zone) {
-            let (why, held_by) = (Some(bounded(&reason.to_string())), Some(reason.as_str().to_owned()));
+            let why = match reason {
+                HoldReason::AlreadyIsolated if !situation.acts => "it would be isolated already".to_owned(),
+                reason => bounded(&reason.to_string()),
+            };
+            let (why, held_by) = (Some(why), Some(reason.as_str().to_owned()));
             by_itself = Answer { admitted: false, why, held_by, overridable: false };
         }
         let (state, why) = match isolation {
@@ -216,20 +222,14 @@ fn out(isolation: &IsolationState) -> (State, String) {
 
 /// What is said of a zone in rotation: what was seen, and why nothing is done.
 fn in_rotation(finding: &Finding, by_itself: &Answer) -> (State, String) {
-    let state = match &finding.verdict {
-        Verdict::Healthy => return (State::Healthy, "like its peers, and like its own past".to_owned()),
-        Verdict::Inconclusive { gaps } => {
-            let gaps: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+    let state = match Judged::by(&finding.verdict) {
+        Judged::Healthy => return (State::Healthy, "like its peers, and like its own past".to_owned()),
+        Judged::Not | Judged::Past => {
+            let gaps: Vec<String> = finding.verdict.gaps().iter().map(ToString::to_string).collect();
             return (State::Unknown, gaps.join("; "));
         }
-        Verdict::ZoneFault if finding.persistent => State::Faulty,
-        Verdict::ZoneFault
-        | Verdict::ServiceFault { .. }
-        | Verdict::InstanceFault { .. }
-        | Verdict::NodeFault { .. }
-        | Verdict::RolloutInProgress { .. }
-        | Verdict::RegionalFault
-        | Verdict::FaultElsewhere { .. } => State::Suspect,
+        Judged::Worse if finding.verdict == Verdict::ZoneFault && finding.persistent => State::Faulty,
+        Judged::Worse => State::Suspect,
     };
     let seen = super::notes::strongest(finding);
     let why_not = by_itself.why.as_ref().map_or_else(String::new, |why| format!(". Not isolated, as {why}"));

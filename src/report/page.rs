@@ -8,28 +8,41 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::collect::gap_of;
 use super::story::{Kind, Story, Tally};
 use super::{Report, card, lanes, words};
-use crate::domain::{Gap, Zone};
+use crate::domain::{Gap, Zone, inert};
 
 /// Gaps that are shown at first sight.
 const MOST_GAPS: usize = 12;
 
 pub(super) const STYLE: &str = include_str!("style.css");
 /// Nothing from elsewhere, and nothing that runs: what the page says of itself, the browser enforces.
-pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+/// Of every page; `more` is what only some have.
+pub(super) fn head(title: &str, style: &str, more: Markup) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            (more)
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) }
+            style { (PreEscaped(style)) }
+        }
+    }
+}
+
+/// Of a page that is a file, and so can't be served with one.
+pub(super) fn policy() -> Markup {
+    html! { meta http-equiv="Content-Security-Policy" content=(POLICY); }
+}
 
 pub(super) fn html(report: &Report) -> String {
     let about = &report.about;
+    let title = format!("zoneward backtest, {} to {} UTC", words::clock(about.start), words::clock(about.end));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "zoneward backtest, " (words::clock(about.start)) " to " (words::clock(about.end)) " UTC" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&title, STYLE, policy()))
             body {
                 header { (header(report)) }
                 main {
@@ -46,7 +59,7 @@ pub(super) fn html(report: &Report) -> String {
             }
         }
     };
-    page.into_string()
+    inert(&page.into_string()).into_owned()
 }
 
 fn header(report: &Report) -> Markup {

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
 use super::collect::figures;
 use super::draw::{Scale, px, time_axis, time_ticks};
 use super::figure::Figure;
-use super::page::{POLICY, STYLE, moment};
+use super::page::{STYLE, head, moment, policy};
 use super::story::MOST_PLOTTED;
 use super::timeline::Sign;
 use super::{card, lanes, plot, words};
-use crate::domain::{Assessment, CycleLength, Event, GuardrailSaid, Record, Sight, Snapshot, Zone};
+use crate::domain::{Assessment, CycleLength, Event, GuardrailSaid, Record, Sight, Snapshot, Zone, inert};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 8.0;
@@ -52,17 +52,11 @@ pub struct Review {
 impl Review {
     /// The page.
     pub fn html(&self) -> String {
+        let title = format!("zoneward review, {} to {} UTC", words::clock(self.start), words::clock(self.end));
         let page = html! {
             (DOCTYPE)
             html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "zoneward review, " (words::clock(self.start)) " to " (words::clock(self.end)) " UTC" }
-                    style { (PreEscaped(STYLE)) }
-                }
+                (head(&title, STYLE, policy()))
                 body {
                     header { (self.header()) }
                     main {
@@ -83,7 +77,7 @@ impl Review {
                 }
             }
         };
-        page.into_string()
+        inert(&page.into_string()).into_owned()
     }
 
     fn header(&self) -> Markup {

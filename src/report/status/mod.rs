@@ -13,8 +13,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::words::{badge, clock, icon, name, since, tone};
 use super::page;
-use crate::domain::Mode;
 use crate::domain::overview::{Entry, Overview, State};
+use crate::domain::{Mode, inert};
 
 /// Seconds until the page is fetched anew.
 const EVERY_S: i64 = 10;
@@ -39,18 +39,14 @@ pub const fn script() -> &'static str {
 /// The page. With a filter only the services whose name holds it are listed.
 pub fn html(overview: &Overview, filter: &str) -> String {
     let title = format!("{} – zoneward", overview.headline.text);
+    let more = html! {
+        meta name="robots" content="noindex";
+        noscript { meta http-equiv="refresh" content=(EVERY_S); }
+    };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="robots" content="noindex";
-                noscript { meta http-equiv="refresh" content=(EVERY_S); }
-                title { (title) }
-                style { (PreEscaped(style())) }
-            }
+            (page::head(&title, &style(), more))
             body.status data-every=(EVERY_S) {
                 a.skip href="#zones" { "Skip to the zones" }
                 p #refreshed .refreshed role="status" {}
@@ -63,7 +59,7 @@ pub fn html(overview: &Overview, filter: &str) -> String {
             }
         }
     };
-    words::inert(&page.into_string())
+    inert(&page.into_string()).into_owned()
 }
 
 fn header(overview: &Overview) -> Markup {

@@ -137,12 +137,3 @@ pub(super) fn name(name: &str) -> String {
         None => name.to_owned(),
     }
 }
-
-/// What moves the cursor, or turns the direction of writing, is shown as a mark: names come from labels that anybody may set.
-pub(super) fn inert(page: &str) -> String {
-    let harmful = |c: char| {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if page.contains(harmful) { page.replace(harmful, "\u{fffd}") } else { page.to_owned() }
-}
