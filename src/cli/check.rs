@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ConfigArguments, Outcome, Output, check_cluster, render};
-use crate::domain::{CycleLength, Period, ServiceOverride};
+use crate::domain::{CycleLength, Period, ServiceOverride, inert_name};
 use crate::kubernetes;
 use crate::observe::{Inspection, PrometheusObserver, ZoneFrom};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{self, Settings, SettingsError};
 
 const SHOWN_SERVICES: usize = 12;
 /// Of the past, to know what is normal for each.
@@ -77,7 +77,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     };
     let source =
         arguments.config.file().map_or_else(|| "built-in defaults".to_owned(), |path| path.display().to_string());
-    let mut findings = vec![Finding::new(Level::Ok, "configuration", format!("{source}: valid"))];
+    let mut findings = vec![match arguments.config.file() {
+        Some(file) if settings::sets_nothing(&file) => {
+            let found = format!("{source}: sets nothing, so all is by default");
+            Finding::new(Level::Warning, "configuration", found).hint("config/default.yaml shows what can be set")
+        }
+        _ => Finding::new(Level::Ok, "configuration", format!("{source}: valid")),
+    }];
     findings.extend(unwise(&settings));
     let configured = CycleLength::at_least(settings.detect.cycle);
     if let Err(error) = PrometheusObserver::new(settings.prometheus.clone(), configured) {
@@ -228,7 +234,9 @@ fn zones(inspection: &Inspection, settings: &Settings) -> Finding {
         inspection.zones.iter().partition(|(zone, _)| zone.is_empty() || zone == "unknown");
     let names: Vec<String> = named
         .iter()
-        .map(|(zone, rate)| format!("{zone} ({:.0} % of {total:.0} reports/s)", 100.0 * rate / total.max(1e-9)))
+        .map(|(zone, rate)| {
+            format!("{} ({:.0} % of {total:.0} reports/s)", inert_name(zone), 100.0 * rate / total.max(1e-9))
+        })
         .collect();
     let missing: f64 = unnamed.iter().map(|(_, rate)| rate).sum();
     let how = if looked_up {

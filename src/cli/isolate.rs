@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use super::remote::{Followed, Goal, Remote, api_error, condition};
+use super::remote::{Followed, Goal, Remote, api_error, check_name, condition};
 use super::{ConfigArguments, Outcome, Output, preflight, render};
 use crate::domain::isolation::LONGEST_ISOLATION;
 use crate::domain::{IsolationSpec, Origin, Period, Share, StepName, Zone};
@@ -130,6 +130,7 @@ async fn begin(remote: &Remote, spec: IsolationSpec, dry_run: bool) -> anyhow::R
         return preflight::examine(remote, &spec, now).await?.print(Output::Table);
     }
     let zone = spec.zone.as_str();
+    check_name(zone)?;
     let acting = remote.who_acts(now).await;
     if acting.is_over() {
         bail!("{zone} is not isolated: {acting}");

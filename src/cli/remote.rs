@@ -44,6 +44,7 @@ impl Remote {
     }
 
     pub(super) async fn isolation(&self, zone: &str) -> anyhow::Result<Option<ZoneIsolation>> {
+        check_name(zone)?;
         bounded(self.isolations.get_opt(zone))
             .await
             .map_err(|error| api_error("the ZoneIsolation can't be read", &error))
@@ -262,4 +263,14 @@ async fn read_history(
         pipeline.tick(observer, &newest, now).await?;
     }
     Ok(pipeline)
+}
+
+/// It goes into a path of the API.
+pub(super) fn check_name(zone: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        kubernetes::is_object_name(zone),
+        "`{zone}` can't be the name of a zone: `kubectl get nodes -L \
+                    topology.kubernetes.io/zone` shows those there are"
+    );
+    Ok(())
 }

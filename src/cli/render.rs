@@ -10,32 +10,32 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::SignedDuration;
 use serde::Serialize;
 
-use crate::domain::{Record, Zone};
+use crate::domain::{Record, Zone, inert, inert_json};
 use crate::ports::{AuditError, AuditSink};
 use crate::sim::ZoneSight;
 
 pub(super) fn error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", inert(&format!("{error:#}")));
 }
 
 pub(super) fn line(text: &str) {
     // A reader that went away, as `head` does, is no failure.
-    let _closed = writeln!(std::io::stdout(), "{text}");
+    let _closed = writeln!(std::io::stdout(), "{}", inert(text));
 }
 
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(&serde_json::to_string(value)?);
+    line(&inert_json(serde_json::to_string(value)?));
     Ok(())
 }
 
 /// A note on standard error, beside the result.
 pub(super) fn note(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", inert(text));
 }
 
 /// Overwrites itself on a terminal, and says nothing elsewhere but its last word.
 pub(super) fn progress(text: &str, last: bool) {
-    let mut stderr = std::io::stderr();
+    let (mut stderr, text) = (std::io::stderr(), inert(text));
     if stderr.is_terminal() {
         let _closed = write!(stderr, "\r\x1b[2K{text}{}", if last { "\n" } else { "" });
         let _closed = stderr.flush();

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::inert::inert_name;
+
 /// An availability zone as the metrics' zone label names it, such as `cn-hangzhou-h`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
@@ -22,7 +24,7 @@ impl Zone {
 
 impl fmt::Display for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&inert_name(&self.0))
     }
 }
 
@@ -38,11 +40,16 @@ impl ServiceId {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// As the metrics have it, whatever that is.
+    pub fn full(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
 }
 
 impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/{}", self.namespace, self.name))
+        f.pad(&inert_name(&self.full()))
     }
 }
 
@@ -67,7 +74,7 @@ impl TryFrom<String> for ServiceId {
 
 impl From<ServiceId> for String {
     fn from(service: ServiceId) -> Self {
-        service.to_string()
+        service.full()
     }
 }
 
@@ -80,7 +87,7 @@ pub struct ServicePattern {
 
 impl ServicePattern {
     pub fn matches(&self, service: &ServiceId) -> bool {
-        self.matcher.is_match(service.to_string())
+        self.matcher.is_match(service.full())
     }
 }
 

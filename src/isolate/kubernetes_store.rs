@@ -13,7 +13,7 @@ use super::convert::{self, time};
 use super::resource::{self, Episode, HoldStatus, ZoneIsolation};
 use crate::domain::isolation::{IsolationSpec, OperatorHold};
 use crate::domain::{Isolation, Zone};
-use crate::kubernetes::{bounded, explain, is_of_another, marks, status_code};
+use crate::kubernetes::{bounded, explain, is_object_name, is_of_another, marks, status_code};
 use crate::ports::{IsolationStore, StoreError};
 
 /// The executor owns the ledger, the detector what metrics say: each writes its own fields only.
@@ -40,6 +40,13 @@ fn unavailable(error: kube::Error) -> StoreError {
         Some(401 | 403) => StoreError::Unavailable(format!("{}; does the ClusterRole allow it?", explain(&error))),
         _ => StoreError::Unavailable(explain(&error)),
     }
+}
+
+/// Names go into paths of the API.
+fn object_name(zone: &Zone) -> Result<&str, StoreError> {
+    let name = zone.as_str();
+    let problem = || StoreError::Impossible(format!("`{zone}` can't be the name of an object"));
+    is_object_name(name).then_some(name).ok_or_else(problem)
 }
 
 fn gone_is_fine<T>(result: kube::Result<T>) -> Result<Option<T>, StoreError> {
@@ -75,7 +82,8 @@ impl KubernetesStore {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
-        for (zone, verdict) in verdicts {
+        // What can't be an object's name names no zone of a cluster.
+        for (zone, verdict) in verdicts.iter().filter(|(zone, _)| is_object_name(zone.as_str())) {
             let noted = self.note_verdict(zone, verdict, now).await;
             result = result.and(noted);
         }
@@ -93,6 +101,7 @@ impl KubernetesStore {
 
     /// The zone's object, made if need be.
     async fn zone(&self, zone: &Zone) -> Result<resource::Zone, StoreError> {
+        object_name(zone)?;
         if let Some(found) = bounded(self.zones.get_opt(zone.as_str())).await.map_err(unavailable)? {
             return Ok(found);
         }
@@ -236,6 +245,7 @@ impl IsolationStore for KubernetesStore {
     }
 
     async fn create(&self, spec: IsolationSpec, _: Timestamp) -> Result<(), StoreError> {
+        object_name(&spec.zone)?;
         let object = convert::object(&spec);
         let params = PostParams { field_manager: Some(DETECTOR.to_owned()), ..PostParams::default() };
         for _ in 0..2 {
@@ -259,7 +269,7 @@ impl IsolationStore for KubernetesStore {
     }
 
     async fn save(&self, isolation: &Isolation) -> Result<(), StoreError> {
-        let name = isolation.zone().as_str();
+        let name = object_name(isolation.zone())?;
         let object = bounded(self.isolations.get_opt(name)).await.map_err(unavailable)?;
         let uid = isolation.id.split('/').next();
         let Some(object) = object.filter(|object| object.uid().as_deref() == uid) else {
@@ -277,7 +287,7 @@ impl IsolationStore for KubernetesStore {
 
     async fn save_course(&self, isolation: &Isolation) -> Result<(), StoreError> {
         let zone = isolation.zone();
-        let found = bounded(self.isolations.get_opt(zone.as_str())).await.map_err(unavailable)?;
+        let found = bounded(self.isolations.get_opt(object_name(zone)?)).await.map_err(unavailable)?;
         let uid = isolation.id.split('/').next();
         let Some(object) = found.filter(|object| object.uid().as_deref() == uid) else {
             return Err(StoreError::NotActive(zone.clone()));

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Count, Outcome};
 use crate::domain::{Event, Record, StepState, Zone};
-use crate::kubernetes::{PAUSE_NAME, bounded, explain};
+use crate::kubernetes::{PAUSE_NAME, bounded, explain, is_object_name};
 use crate::ports::Notifier;
 
 const TARGET: &str = "kubernetes_events";
@@ -119,6 +119,11 @@ impl Publisher {
             name: Some(zone.as_str().to_owned()),
             ..ObjectReference::default()
         };
+        if !is_object_name(zone.as_str()) {
+            // There is no object of it.
+            reference.name = Some("unnamed".to_owned());
+            return reference;
+        }
         for (kind, plural) in [("ZoneIsolation", "zoneisolations"), ("Zone", "zones")] {
             let gvk = GroupVersionKind::gvk("zoneward.io", "v1alpha1", kind);
             let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
