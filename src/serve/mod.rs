@@ -1,10 +1,12 @@
 //! `/healthz`, `/readyz`, `/metrics`, and what people look at: the status page at `/`, and `/status.json`.
 //!
-//! All of it only tells: nothing can be changed from here.
+//! All of it only tells: nothing can be changed from here. Whoever asks gets a bounded part of the process: so many
+//! connections, so much of a request, so much time.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,9 +15,13 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -55,6 +61,18 @@ pub trait Status: Send + Sync + 'static {
     /// The same facts for programs.
     fn overview(&self) -> String;
 }
+
+/// At once. The oldest makes room for the newest, so that who holds many keeps nobody out.
+const MOST_CONNECTIONS: usize = 256;
+/// Of one, idle or not; who asks again connects again.
+const LONGEST_CONNECTION: Duration = Duration::from_mins(2);
+/// For the head of a request, from the end of the one before.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+const LARGEST_HEAD: usize = 16 << 10;
+/// For what is under way when the process ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// Before another try, when there are no more files to be had.
+const REST: Duration = Duration::from_millis(100);
 
 /// However often it is asked for, the same view is not made more often than this.
 const MADE_EVERY: Duration = Duration::from_secs(1);
@@ -108,7 +126,38 @@ pub async fn serve(listener: TcpListener, status: Arc<dyn Status>, stop: Cancell
         .route("/readyz", get(|State(shared): State<Shared>| async move { answer(shared.status.ready()) }))
         .route("/metrics", get(metrics))
         .with_state(shared);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(REST).await;
+            continue;
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(tokio::spawn(converse(stream, router.clone(), stop.clone())).abort_handle());
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(LARGEST_HEAD);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    // What breaks off is the other side's matter.
+    tokio::select! {
+        _ended = tokio::time::timeout(LONGEST_CONNECTION, connection.as_mut()) => {}
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _late = tokio::time::timeout(FAREWELL, connection).await;
+        }
+    }
 }
 
 fn answer(result: Result<(), String>) -> (StatusCode, String) {

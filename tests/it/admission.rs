@@ -34,6 +34,55 @@ fn isolation(zone: &str, hours: u64, more: &str) -> String {
     )
 }
 
+/// With the roles of deploy/rbac.yaml and nothing else: what somebody who has taken its account over can't do either.
+fn rights_end_where_its_work_does(stage: &Stage) {
+    let deployment = stage.write(
+        "deployment.yaml",
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x}, spec: {selector: {matchLabels: {a: x}}, template: \
+         {metadata: {labels: {a: x}}, spec: {containers: [{name: x, image: x}]}}}}",
+    );
+    let elsewhere = stage.write(
+        "elsewhere.yaml",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: zoneward-pause, namespace: default}}",
+    );
+    let (deployment, elsewhere) = (deployment.display().to_string(), elsewhere.display().to_string());
+    let lease = r#"{"spec": {"holderIdentity": "x"}}"#;
+    for arguments in [
+        &["get", "secrets", "-A"][..],
+        &["get", "secrets", "-n", "zoneward"],
+        &["create", "token", "zoneward", "-n", "zoneward"],
+        &["create", "-f", &deployment],
+        &["create", "-f", &elsewhere],
+        &["run", "x", "--image=x"],
+        &["create", "--raw", "/api/v1/namespaces/default/pods/web-zone-b-0/exec?command=true", "-f", &elsewhere],
+        &["create", "--raw", "/api/v1/namespaces/default/pods/web-zone-b-0/eviction", "-f", &elsewhere],
+        &["delete", "pod", "web-zone-b-0"],
+        &["delete", "node", "zone-b-0"],
+        &["delete", "service", "web"],
+        &["delete", "namespace", "default"],
+        &["patch", "service", "web", "-p", r#"{"spec": {"selector": {"app": "x"}}}"#],
+        &["patch", "namespace", "default", "-p", r#"{"metadata": {"labels": {"x": "y"}}}"#],
+        &["patch", "lease", "x", "-n", "kube-system", "-p", lease],
+        &["patch", "node", "zone-b-0", "--subresource=status", "-p", r#"{"status": {"phase": "x"}}"#],
+        &["patch", "pod", "web-zone-b-0", "--subresource=status", "-p", r#"{"status": {"phase": "Failed"}}"#],
+        &["create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=zoneward"],
+        &["patch", "clusterrole", "zoneward-act", "-p", r#"{"metadata": {"labels": {"x": "y"}}}"#],
+        &["delete", "crd", "zoneisolations.zoneward.io"],
+        &["delete", "validatingadmissionpolicy", "--all"],
+        &["get", "nodes", "--as=admin"],
+        &["get", "--raw", "/metrics"],
+    ] {
+        match as_daemon(stage, arguments) {
+            Err(said) => assert!(said.to_lowercase().contains("forbidden"), "{arguments:?}: {said}"),
+            Ok(said) => panic!("the daemon's account may {arguments:?}: {said}"),
+        }
+    }
+    // What it does need, so that the refusals above are not for want of an account.
+    for arguments in [&["get", "nodes"][..], &["get", "pods", "-A"], &["get", "zones.zoneward.io"]] {
+        as_daemon(stage, arguments).unwrap();
+    }
+}
+
 #[test]
 fn the_names_in_the_policy_are_those_of_the_guardrails() {
     let text = std::fs::read_to_string(root().join("deploy/admission.yaml")).unwrap();
@@ -66,6 +115,8 @@ fn the_api_server_refuses_what_the_daemon_need_not_do_and_the_daemon_does_its_wo
         }
         all_denied.then_some(())
     });
+
+    rights_end_where_its_work_does(&stage);
 
     // Of nodes: its own taint.
     denied(patch(&stage, &node, r#"{"metadata": {"labels": {"x": "y"}}}"#), "may not change a node's metadata");

@@ -58,6 +58,7 @@ mod scenarios;
 mod schema;
 mod secrets;
 mod secured;
+mod server;
 mod stage;
 mod steps;
 mod support;

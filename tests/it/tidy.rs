@@ -113,7 +113,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 23] = [
         &["domain", "detect", "decide", "guard", "ports"],
         &["jiff", "thiserror", "tokio", "flate2", "serde", "serde_json", "async_trait"],
     ),
-    ("serve", &[], &["axum", "serde", "tokio", "tokio_util"]),
+    ("serve", &[], &["axum", "hyper", "hyper_util", "serde", "tokio", "tokio_util"]),
     ("telemetry", &["domain"], &["tracing_subscriber", "prometheus_client"]),
     (
         "settings",
