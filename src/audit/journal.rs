@@ -1,6 +1,7 @@
 //! Writing, in a thread of its own.
 
 use std::io::{Error, ErrorKind, Write as _};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -32,14 +33,15 @@ enum Job {
 }
 
 impl Journal {
-    /// Nothing is written yet: whether it can be shows with the first record.
+    /// Nothing is written yet: whether it can be shows with the first record. Only a folder that is in use is refused.
     pub fn start(settings: &Settings) -> std::io::Result<Self> {
-        let (mut tail, stdout) = (Tail::new(settings.clone()), settings.stdout);
+        let said = |error: Error| Error::new(error.kind(), in_directory(&settings.directory, &error));
+        let (mut tail, stdout) = (Tail::new(settings.clone()).map_err(said)?, settings.stdout);
         let write = move |job, done: &dyn Fn(std::io::Result<Option<String>>)| match job {
             Job::Append(record) => append(&mut tail, stdout, &record, done),
             Job::Keep(time, file) => {
                 let kept = inputs::keep(tail.directory(), time, &file);
-                done(kept.map(Some).map_err(|error| in_directory(&tail, &error)));
+                done(kept.map(Some).map_err(|error| in_directory_of(&tail, &error)));
             }
         };
         Ok(Self { writer: Writer::start(PATIENCE, write)? })
@@ -49,7 +51,7 @@ impl Journal {
 fn append(tail: &mut Tail, stdout: bool, record: &Record, done: &dyn Fn(std::io::Result<Option<String>>)) {
     let mut lines = match tail.append(record) {
         Ok(line) => vec![line],
-        Err(error) => return done(Err(in_directory(tail, &error))),
+        Err(error) => return done(Err(in_directory_of(tail, &error))),
     };
     done(Ok(None));
     if tail.has_begun() || record.inputs.is_some() {
@@ -64,8 +66,12 @@ fn append(tail: &mut Tail, stdout: bool, record: &Record, done: &dyn Fn(std::io:
     }
 }
 
-fn in_directory(tail: &Tail, error: &Error) -> Error {
-    Error::new(error.kind(), format!("{error} (audit.directory {})", tail.directory().display()))
+fn in_directory_of(tail: &Tail, error: &Error) -> Error {
+    Error::new(error.kind(), in_directory(tail.directory(), error))
+}
+
+fn in_directory(directory: &Path, error: &Error) -> String {
+    format!("{error} (audit.directory {})", directory.display())
 }
 
 type Answer<T> = oneshot::Sender<std::io::Result<T>>;

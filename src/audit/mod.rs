@@ -3,6 +3,7 @@
 
 mod inputs;
 mod journal;
+mod lock;
 mod retention;
 mod review;
 mod segment;

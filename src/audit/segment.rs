@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::lock::Lock;
 use super::source::{self, Line};
 use super::{EXTENSION, GENESIS, Settings, chain_hash, retention};
-use crate::domain::Record;
+use crate::domain::{Record, inert_json};
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -25,6 +26,7 @@ struct Written<'a> {
 #[derive(Debug)]
 pub(super) struct Tail {
     settings: Settings,
+    lock: Option<Lock>,
     open: Option<Open>,
 }
 
@@ -42,8 +44,13 @@ struct Open {
 }
 
 impl Tail {
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, open: None }
+    /// Fails where another process writes. What else is wrong with the folder shows with the first record.
+    pub fn new(settings: Settings) -> std::io::Result<Self> {
+        let lock = match Lock::take(&settings.directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => return Err(error),
+            taken => taken.ok().flatten(),
+        };
+        Ok(Self { settings, lock, open: None })
     }
 
     pub fn directory(&self) -> &Path {
@@ -59,6 +66,9 @@ impl Tail {
         };
         let begins = self.open.as_ref().is_none_or(full);
         if begins {
+            if !self.lock.as_ref().is_some_and(Lock::is_of_folder) {
+                self.lock = Lock::take(&self.settings.directory)?;
+            }
             let hash = self.open.as_ref().map(|open| open.hash.clone());
             self.open = Some(Open::new(&self.settings.directory, hash, record.time)?);
         }
@@ -107,7 +117,7 @@ impl Open {
     }
 
     fn append(&mut self, record: &Record) -> std::io::Result<Vec<u8>> {
-        let text = serde_json::to_string(record)?;
+        let text = inert_json(serde_json::to_string(record)?);
         let hash = chain_hash(&self.hash, self.number, &text);
         let raw = RawValue::from_string(text)?;
         let line = Written { n: self.number, hash: &hash, prev: &self.hash, record: &raw };

@@ -194,6 +194,23 @@ async fn all_that_is_kept_is_bounded_even_if_an_isolation_lasts() {
 }
 
 #[tokio::test]
+async fn a_folder_has_one_writer_at_a_time_and_the_next_goes_on_when_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Journal::start(&settings(directory.path())).unwrap();
+    first.append(record(1, Event::Started, "first")).await.unwrap();
+    let error = Journal::start(&settings(directory.path())).unwrap_err().to_string();
+    assert!(
+        error.contains("another process writes its journal there") && error.contains("(audit.directory"),
+        "{error}"
+    );
+    first.append(record(2, Event::Suspect, "goes on")).await.unwrap();
+    drop(first);
+    write(directory.path(), 3, &["second"]).await;
+    assert_eq!(messages(directory.path()), ["first", "goes on", "second"]);
+    verify(&of(directory.path())).unwrap();
+}
+
+#[tokio::test]
 async fn a_volume_that_can_t_be_written_is_tried_again_with_each_record() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("audit");

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::inert::inert_name;
 use super::verdict::NEW_FOR;
 use super::{Evidence, Isolation, Origin, Period, ServiceId, Zone};
 
@@ -142,6 +143,9 @@ pub enum HoldReason {
     AnotherZoneIsolated {
         zones: Vec<Zone>,
         allowed: u32,
+        /// Whether they are only said to be, as nothing is done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rehearsed: bool,
     },
     TooFewHealthyZones {
         healthy: u32,
@@ -255,8 +259,10 @@ impl fmt::Display for HoldReason {
                 100.0 * affected_share,
                 100.0 * needed_share
             ),
-            Self::SingleInstance { pod } => write!(f, "the pod {pod} alone explains it"),
-            Self::SingleNode { node } => write!(f, "the node {node} alone, with its pods, explains it"),
+            Self::SingleInstance { pod } => write!(f, "the pod {} alone explains it", inert_name(pod)),
+            Self::SingleNode { node } => {
+                write!(f, "the node {} alone, with its pods, explains it", inert_name(node))
+            }
             Self::RolloutInProgress { new_pods, pods } => write!(
                 f,
                 "{new_pods} of its {pods} pods are new: what is rolled out may be worse, not the zone; they count as new for \
@@ -266,10 +272,11 @@ impl fmt::Display for HoldReason {
             Self::RegionalFault => write!(f, "other zones got worse too, so moving traffic there would not help"),
             Self::StaleData { why } => write!(f, "the data does not allow a judgement: {why}"),
             Self::AlreadyIsolated => write!(f, "it is isolated already"),
-            Self::AnotherZoneIsolated { zones, allowed } => write!(
+            Self::AnotherZoneIsolated { zones, allowed, rehearsed } => write!(
                 f,
-                "{} is out already, and at most {allowed} may be (guard.max_isolated_zones)",
-                zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
+                "{} {} out already, and at most {allowed} may be (guard.max_isolated_zones)",
+                zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", "),
+                if *rehearsed { "would be" } else { "is" }
             ),
             Self::TooFewHealthyZones { healthy, needed } => {
                 write!(f, "{healthy} healthy zones would be left, and {needed} must (guard.min_healthy_zones)")

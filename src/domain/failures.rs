@@ -1,5 +1,7 @@
 //! Which answers count as failures.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Server-side failures. 4xx and the gRPC statuses that blame the caller (1, 3, 5, 7, 16) are not among them.
@@ -41,6 +43,11 @@ impl FailureClasses {
 pub struct CodeClass(String);
 
 impl CodeClass {
+    /// Whether HTTP has it, for what a server or a caller did wrong; or it is no answer.
+    pub fn may_be_a_failure(&self) -> bool {
+        self.0 == "0" || self.0.starts_with(['4', '5'])
+    }
+
     fn contains(&self, response_code: &str) -> bool {
         match self.0.strip_suffix("xx") {
             Some(class) => response_code.len() == 3 && response_code.starts_with(class),
@@ -73,6 +80,12 @@ impl TryFrom<CodeText> for CodeClass {
         } else {
             Err(format!("`{code}` is not a response code: write one such as 503, a class such as 5xx, or 0"))
         }
+    }
+}
+
+impl fmt::Display for CodeClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -319,7 +319,7 @@ fn regional_fault(situation: &Situation<'_>, request: &Request, _: &Settings, _:
 }
 
 fn another_zone_isolated(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
-    too_many_out(ours(situation).chain(about_to_begin(situation, request)), request, settings)
+    too_many_out(ours(situation).chain(about_to_begin(situation, request)), &[], (situation, request, settings))
 }
 
 /// Isolations that no guardrail was asked of yet, and that were asked for before this one.
@@ -334,17 +334,25 @@ fn about_to_begin<'a>(situation: &Situation<'a>, request: &'a Request) -> impl I
 /// The same, counting zones that others cordoned or tainted, and those that carry our marks, whatever is on record.
 fn zones_out_by_others(situation: &Situation<'_>, request: &Request, settings: &Settings, _: Timestamp) -> Outcome {
     let Some(cluster) = situation.cluster else { return Outcome::NotEvaluated };
-    let others = cluster.zones().into_iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| zone);
-    too_many_out(ours(situation).chain(others).chain(cluster.marked()), request, settings)
+    let zones = cluster.zones();
+    let others = zones.iter().filter(|(_, nodes)| nodes.is_out()).map(|(zone, _)| *zone);
+    let others: Vec<&Zone> = others.chain(cluster.marked()).collect();
+    too_many_out(ours(situation), &others, (situation, request, settings))
 }
 
 fn ours<'a>(situation: &Situation<'a>) -> impl Iterator<Item = &'a Zone> + use<'a> {
     situation.isolations.iter().filter(|isolation| isolation.holds_zone_out()).map(Isolation::zone)
 }
 
-fn too_many_out<'a>(out: impl Iterator<Item = &'a Zone>, request: &Request, settings: &Settings) -> Outcome {
-    let out: BTreeSet<&Zone> = out.filter(|zone| **zone != request.zone).collect();
+/// Of our own, which are only said to be out where nothing is done, and of others'.
+fn too_many_out<'a>(
+    ours: impl Iterator<Item = &'a Zone>,
+    others: &[&'a Zone],
+    (situation, request, settings): (&Situation<'_>, &Request, &Settings),
+) -> Outcome {
+    let out: BTreeSet<&Zone> = ours.chain(others.iter().copied()).filter(|zone| **zone != request.zone).collect();
     held_if(out.len() as u32 + 1 > settings.max_isolated_zones, || HoldReason::AnotherZoneIsolated {
+        rehearsed: !situation.acts && !out.iter().any(|zone| others.contains(zone)),
         zones: out.into_iter().cloned().collect(),
         allowed: settings.max_isolated_zones,
     })

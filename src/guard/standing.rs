@@ -133,10 +133,14 @@ pub(super) fn value(
 
 /// A count, and its limit as it is set.
 fn in_words(reason: &HoldReason, settings: &Settings) -> Option<String> {
-    if let HoldReason::AnotherZoneIsolated { zones, .. } = reason {
-        let out = zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ");
-        let out = if out.is_empty() { "none".to_owned() } else { out };
-        return Some(format!("out: {out}; allowed: {}", settings.max_isolated_zones));
+    if let HoldReason::AnotherZoneIsolated { zones, rehearsed, .. } = reason {
+        let names = zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ");
+        let out = match (zones.is_empty(), rehearsed) {
+            (true, _) => "out: none".to_owned(),
+            (false, true) => format!("would be out: {names}"),
+            (false, false) => format!("out: {names}"),
+        };
+        return Some(format!("{out}; allowed: {}", settings.max_isolated_zones));
     }
     if let HoldReason::TooFewHealthyZones { healthy, .. } = reason {
         return Some(format!("{healthy} healthy would be left, and {} must", settings.min_healthy_zones));

@@ -114,6 +114,13 @@ impl Settings {
 fn of_service(it: &ServiceSettings, cycle: Period, at: &str) -> Vec<Advice> {
     let mut found = Vec::new();
     let mut say = |key: &str, is: String, better| found.push(advice(format!("{at}{key}"), is, better));
+    if it.ignore && it.critical {
+        say("critical", "true, of what is not looked at (ignore: true)".to_owned(), "one of the two");
+    }
+    for class in it.failures.response_codes.iter().filter(|class| !class.may_be_a_failure()) {
+        let is = format!("{class} is no response of a server that failed");
+        say("failures.response_codes", is, "5xx, single codes from 400 to 599, and \"0\" for no answer at all");
+    }
     if it.trip < Nats::new(8.0) {
         say("trip", format!("{}: chance alone would do so every few days", it.trip), "13 nats");
     }
@@ -167,6 +174,9 @@ mod tests {
             ("prometheus: {history: 10m}", "prometheus.history"),
             ("prometheus: {min_coverage: 5%}", "prometheus.min_coverage"),
             ("service: {trip: 7 nats}", "service.trip"),
+            ("service: {failures: {response_codes: [6xx, 503]}}", "service.failures.response_codes"),
+            ("services: [{match: a/*, failures: {response_codes: [200]}}]", "services[0].failures.response_codes"),
+            ("services: [{match: a/*, ignore: true, critical: true}]", "services[0].critical"),
             ("service: {longest_window: 20s}", "service.longest_window"),
             ("service: {longest: 20s, shortest: 15s}", "service.longest"),
             ("service: {min_failures: 1}", "service.min_failures"),

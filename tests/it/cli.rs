@@ -28,9 +28,9 @@ fn every_problem_of_a_configuration_is_named_at_once_with_its_path() {
         "prometeus: unknown field",
         "prometheus.url: `ftp://x` is not an http:// or https:// address",
         "prometheus.matchers[0]: `cluster` is not a label matcher",
-        "detect.cycle: invalid type: integer `15`, expected a number with its unit, such as 15s",
+        "detect.cycle: `15` is not a number with its unit, such as 15s",
         "service.suspect: 8 nats is above trip (5 nats)",
-        "service.min_error_excess: invalid type: floating point `0.3`, expected a number with its unit, such as 0.3%",
+        "service.min_error_excess: `0.3` is not a number with its unit, such as 0.3%",
         "service.typo: unknown field",
         "guard.min_healthy_zones: 0 would allow to isolate the last zone",
         "services[0].match: `web` does not name services",
@@ -53,7 +53,7 @@ fn what_is_illegal_for_one_service_is_named_by_its_path_as_it_is_for_all() {
         ("longest: 6m", "longest: 6m is above 5m"),
         ("shortest_window: 2m, longest_window: 1m", "shortest_window: 2m is above longest_window (1m)"),
         ("shortest_window: 6m", "shortest_window: 6m is above 5m"),
-        ("min_requests: many", "min_requests: invalid type"),
+        ("min_requests: many", "min_requests: `many` is not a whole number"),
         ("failures: {response_codes: [5yy]}", "failures.response_codes[0]: "),
     ];
     for (wrong, problem) in cases {
@@ -63,6 +63,48 @@ fn what_is_illegal_for_one_service_is_named_by_its_path_as_it_is_for_all() {
         let (code, said) = check(&format!("services: [{{match: a/b, ignore: true}}, {{match: a/c, {wrong}}}]"));
         assert!(code == 3 && said.contains(&format!("services[1].{problem}")), "{wrong}: {said}");
         assert!(said.contains("has 1 problem:"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn what_is_legal_and_of_no_use_is_said() {
+    let of_failures = "service: {failures: {response_codes: [6xx, 5xx]}}";
+    for (yaml, said) in [
+        (of_failures, "6xx is no response of a server that failed"),
+        ("services: [{match: a/b, ignore: true, critical: true}]", "true, of what is not looked at"),
+        ("", "sets nothing, so all is by default"),
+        ("# all of it\n#mode: enforce\n", "sets nothing, so all is by default"),
+    ] {
+        let (code, told) = check(yaml);
+        assert!(code == 0 && told.contains("warning") && told.contains(said), "{yaml}: {told}");
+    }
+    let (code, told) = check("mode: observe");
+    assert!(code == 0 && !told.contains("warning"), "{told}");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_as_what_to_write() {
+    for (yaml, said) in [
+        (
+            "guard: {max_isolated_zones: one}",
+            "guard.max_isolated_zones: `one` is not a whole number, 0 or more, such as 3",
+        ),
+        (
+            "guard: {max_isolated_zones: -1}",
+            "guard.max_isolated_zones: `-1` is not a whole number, 0 or more, such as 3",
+        ),
+        (
+            "guard: {max_isolated_zones: 1.5}",
+            "guard.max_isolated_zones: `1.5` is not a whole number, 0 or more, such as 3",
+        ),
+        ("audit: {stdout: 3}", "audit.stdout: `3` is not true or false"),
+        ("prometheus: 9090", "prometheus: `9090` is not a section"),
+        ("services: {match: a/b}", "services: a section is not a list, such as [a, b]"),
+        ("prometheus: {labels: {target: pod}}", "prometheus.labels.target: must be a list, such as [a, b]"),
+    ] {
+        let (code, told) = check(yaml);
+        assert!(code == 3 && told.contains(said), "{yaml}: {told}");
+        assert!(!["u32", "usize", "struct", "sequence"].iter().any(|word| told.contains(word)), "{told}");
     }
 }
 

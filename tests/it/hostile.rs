@@ -194,8 +194,10 @@ fn a_journal_that_cannot_be_written_stops_nobody_from_watching_and_is_tried_agai
         .env("ZONEWARD_SERVE__LISTEN", address.to_string())
         .stderr(std::fs::File::create(folder.path().join("log")).unwrap());
     let daemon = Process::start(&mut command, address, "/healthz");
-    let (status, why) = daemon.get("/readyz");
-    assert!(status == 503 && why.contains("nothing is begun since") && why.contains("(audit.directory "), "{why}");
+    eventually("it says that nothing can be put on record", Duration::from_secs(20), || {
+        let (status, why) = get(address, "/readyz")?;
+        (status == 503 && why.contains("nothing is begun since") && why.contains("(audit.directory ")).then_some(())
+    });
     assert!(!daemon.get("/metrics").1.contains("\nzoneward_audit_failures_total 0\n"));
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains("ERROR") && log.contains("nothing is begun"), "{log}");
@@ -207,4 +209,33 @@ fn a_journal_that_cannot_be_written_stops_nobody_from_watching_and_is_tried_agai
     });
     assert!(daemon.terminate().success());
     assert!(run(&["audit", "verify", "--from", directory]).status.success());
+}
+
+#[test]
+fn a_journal_has_one_daemon_and_a_second_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().to_str().unwrap();
+    let command = |address: SocketAddr| {
+        let mut command = zoneward();
+        command
+            .args(["run", "--config", "config/default.yaml", "--audit-directory", audit])
+            .env("ZONEWARD_PROMETHEUS__URL", "http://127.0.0.1:9")
+            .env("ZONEWARD_SERVE__LISTEN", address.to_string())
+            .stderr(std::process::Stdio::piped());
+        command
+    };
+    let address = free_address();
+    let first = Process::start(command(address).stderr(std::process::Stdio::null()), address, "/healthz");
+    let second = command(free_address()).output().unwrap();
+    let said = stderr(&second);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("another process writes its journal there") && said.contains(audit), "{said}");
+    assert_eq!(first.get("/healthz").0, 200, "the first goes on");
+    // What reads takes no lock.
+    assert!(run(&["audit", "verify", "--from", audit]).status.success());
+    drop(first);
+    let third = Process::start(command(address).stderr(std::process::Stdio::null()), address, "/healthz");
+    assert_eq!(third.get("/healthz").0, 200, "however it ended, a process holds it no longer");
+    drop(third);
+    assert!(run(&["audit", "verify", "--from", audit]).status.success());
 }

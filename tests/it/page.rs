@@ -114,10 +114,16 @@ impl Stage {
     }
 
     fn overview(&self) -> Overview {
+        self.overview_in(Mode::Enforce)
+    }
+
+    /// As it would be told of the same cycles in another mode.
+    fn overview_in(&self, mode: Mode) -> Overview {
         let scene = self.pipeline.scene().unwrap();
         let isolations = self.executor.active().to_vec();
         let records = self.records.kept().iter().rev().map(Entry::of).collect();
-        let around = Surroundings { isolations, records, ..surroundings() };
+        let mut around = Surroundings { isolations, records, ..surroundings() };
+        around.daemon.mode = mode;
         pipeline::overview(Some(&scene), around, self.now + SignedDuration::from_secs(4))
     }
 }
@@ -239,6 +245,10 @@ async fn each_state_is_said_first_and_then_why() {
         &["cn-hangzhou-i is isolated", "confirmed: read back", "zoneward's own judgement", "expires", "shown after"],
     );
     says(&text, &["another zone isolated ✕ holds cn-hangzhou-i is out already, and at most 1 may be"]);
+    let rehearsed = serde_json::to_string(&stage.overview_in(Mode::Observe).zones).unwrap();
+    assert!(
+        rehearsed.contains("cn-hangzhou-i would be out already") && rehearsed.contains("it would be isolated already")
+    );
 
     let gap = Gap::QueryFailed { why: "http://prometheus.monitoring:9090 can't be reached: connection refused".into() };
     for _ in 0..4 {

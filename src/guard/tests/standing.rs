@@ -66,6 +66,20 @@ fn what_passes_tells_its_value_and_what_it_needs() {
 }
 
 #[test]
+fn what_is_only_rehearsed_is_not_called_out() {
+    let mut world = World::new();
+    world.past_isolation('a', 0, None);
+    let name = "another_zone_isolated";
+    assert!(states(&world)[name].1.starts_with("a is out already, and at most 1 may be"));
+    world.acts = false;
+    assert!(states(&world)[name].1.starts_with("a would be out already, and at most 1 may be"));
+    world.settings.max_isolated_zones = 2;
+    assert_eq!(states(&world)[name].1, "would be out: a; allowed: 2");
+    world.acts = true;
+    assert_eq!(states(&world)[name].1, "out: a; allowed: 2");
+}
+
+#[test]
 fn what_holds_and_what_is_not_known_say_so() {
     let mut world = World::new();
     world.pause = Pause::On { since: at(0), until: None, why: "release".to_owned() };
