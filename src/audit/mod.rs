@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Bytes, Period};
+use crate::domain::{Bytes, Period, Record, inert_json};
 
 /// The section `audit`; config/default.yaml describes each field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -69,6 +69,11 @@ impl Settings {
 /// Before the first entry of all.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const EXTENSION: &str = "jsonl";
+
+/// A record as the journal has it, byte by byte.
+pub fn text_of(record: &Record) -> serde_json::Result<String> {
+    serde_json::to_string(record).map(inert_json)
+}
 
 /// SHA-256 over the hash before, the number and the record exactly as it is written.
 fn chain_hash(previous: &str, number: u64, record: &str) -> String {

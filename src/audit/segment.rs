@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::lock::Lock;
 use super::source::{self, Line};
-use super::{EXTENSION, GENESIS, Settings, chain_hash, retention};
-use crate::domain::{Record, inert_json};
+use super::{EXTENSION, GENESIS, Settings, chain_hash, retention, text_of};
+use crate::domain::Record;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -117,7 +117,7 @@ impl Open {
     }
 
     fn append(&mut self, record: &Record) -> std::io::Result<Vec<u8>> {
-        let text = inert_json(serde_json::to_string(record)?);
+        let text = text_of(record)?;
         let hash = chain_hash(&self.hash, self.number, &text);
         let raw = RawValue::from_string(text)?;
         let line = Written { n: self.number, hash: &hash, prev: &self.hash, record: &raw };

@@ -72,6 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let settings = reload.load()?;
     let cycle = CycleLength::at_least(settings.detect.cycle);
     let observer = PrometheusObserver::new(settings.prometheus.clone(), cycle)?;
+    let asked_to_stop = super::shutdown();
     let listener = TcpListener::bind(&settings.serve.listen)
         .await
         .with_context(|| format!("can't listen on {} (serve.listen)", settings.serve.listen))?;
@@ -136,7 +137,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let acting = executor.is_some();
     let result = tokio::select! {
         result = daemon.watch() => result,
-        () = super::shutdown() => Ok(()),
+        () = asked_to_stop => Ok(()),
         _ = OptionFuture::from(executor), if acting => Err(anyhow::anyhow!("what carries isolations out has failed")),
     };
     let farewell = match &result {

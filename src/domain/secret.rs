@@ -43,7 +43,7 @@ impl Secret {
         }
         let encoded = percent_encoded(&self.0);
         let hidden = text.replace(&self.0, HIDDEN).replace(&encoded, HIDDEN);
-        [&self.0, &encoded].into_iter().fold(hidden, |text, secret| without_beginning_at_end(text, secret))
+        [&self.0, &encoded].into_iter().fold(hidden, |text, secret| without_beginning_at_end(&text, secret))
     }
 
     /// The text without any of them in it.
@@ -76,10 +76,10 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn without_beginning_at_end(text: String, secret: &str) -> String {
+fn without_beginning_at_end(text: &str, secret: &str) -> String {
     let ends = (SHORTEST_PART..secret.len()).rev().filter(|end| secret.is_char_boundary(*end));
     let cut = ends.map(|end| &secret[..end]).find_map(|part| text.strip_suffix(part));
-    cut.map_or(text.clone(), |rest| format!("{rest}{HIDDEN}"))
+    cut.map_or_else(|| text.to_owned(), |rest| format!("{rest}{HIDDEN}"))
 }
 
 #[cfg(test)]

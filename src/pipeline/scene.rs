@@ -173,10 +173,8 @@ fn zones(
         let (course, since) = scene.courses.get(zone).cloned().unwrap_or_default();
         // What is not wished for is not held by guardrails.
         if let Some(Decision::Hold(reason)) = decisions.get(zone) {
-            let why = match reason {
-                HoldReason::AlreadyIsolated if !situation.acts => "it would be isolated already".to_owned(),
-                reason => bounded(&reason.to_string()),
-            };
+            let rehearsed = !situation.acts && *reason == HoldReason::AlreadyIsolated;
+            let why = if rehearsed { "it would be isolated already".to_owned() } else { bounded(&reason.to_string()) };
             let (why, held_by) = (Some(why), Some(reason.as_str().to_owned()));
             by_itself = Answer { admitted: false, why, held_by, overridable: false };
         }

@@ -18,7 +18,7 @@ pub(super) const STYLE: &str = include_str!("style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// Of every page; `more` is what only some have.
-pub(super) fn head(title: &str, style: &str, more: Markup) -> Markup {
+pub(super) fn head(title: &str, style: &str, more: &Markup) -> Markup {
     html! {
         head {
             meta charset="utf-8";
@@ -42,7 +42,7 @@ pub(super) fn html(report: &Report) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            (head(&title, STYLE, policy()))
+            (head(&title, STYLE, &policy()))
             body {
                 header { (header(report)) }
                 main {

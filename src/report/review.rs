@@ -56,7 +56,7 @@ impl Review {
         let page = html! {
             (DOCTYPE)
             html lang="en" {
-                (head(&title, STYLE, policy()))
+                (head(&title, STYLE, &policy()))
                 body {
                     header { (self.header()) }
                     main {

@@ -46,7 +46,7 @@ fn found_as(found: &str, is_plain: bool) -> Option<String> {
         return is_plain.then(|| format!("`{}`", text.trim_matches('"')));
     }
     let number = ["integer ", "floating point ", "boolean "].iter().find_map(|kind| found.strip_prefix(kind));
-    number.map(|number| number.to_owned()).or_else(|| match found {
+    number.map(str::to_owned).or_else(|| match found {
         "null" | "unit value" => Some("null".to_owned()),
         "map" => Some("a section".to_owned()),
         "sequence" => Some("a list".to_owned()),

@@ -66,7 +66,7 @@ impl Server {
 
     fn settings(&self) -> Settings {
         let settings: Settings =
-            serde_json::from_value(json!({"url": format!("http://{}/zones?token=hidden", self.address),
+            serde_json::from_value(json!({"url": format!("http://{}/zones?token=of-the-tests", self.address),
             "secret_file": self.secret_file(), "timeout": "1s",
             "headers": [{"name": "X-Key", "value_file": self.secret_file()}]}))
             .unwrap();
@@ -266,7 +266,7 @@ async fn what_is_worth_another_try_is_tried_and_what_is_not_is_told() {
     for (response, expected) in told {
         server.answers("apply", response);
         let why = permanent(apply().await);
-        assert!(why.contains(expected) && !why.contains(SECRET) && !why.contains("hidden"), "{expected}: {why}");
+        assert!(why.contains(expected) && !why.contains(SECRET) && !why.contains("of-the-tests"), "{expected}: {why}");
     }
     let large = json!({"receipt": {"x": "y".repeat(16 * 1024)}}).to_string();
     server.answers("capture", large);
@@ -285,10 +285,10 @@ async fn silence_and_absence_are_worth_another_try() {
     let (why, _) = transient(server.step().apply(&zone(), &Receipt::default(), Share::NONE).await);
     assert_eq!(why, format!("the webhook http://{}/zones gave no answer within 1s", server.address));
     let nobody = crate::support::free_address();
-    let absent = Settings { url: format!("http://{nobody}/?token=hidden"), ..server.settings() };
+    let absent = Settings { url: format!("http://{nobody}/?token=of-the-tests"), ..server.settings() };
     let (why, _) = transient(Webhook::new(absent).capture(&zone()).await);
     assert!(
-        why.starts_with(&format!("the webhook http://{nobody}/ can't be reached: ")) && !why.contains("hidden"),
+        why.starts_with(&format!("the webhook http://{nobody}/ can't be reached: ")) && !why.contains("of-the-tests"),
         "{why}"
     );
     assert!(why.contains("Connection refused"), "{why}");

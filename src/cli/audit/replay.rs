@@ -25,7 +25,7 @@ pub(super) async fn replay(source: &Source, entries: &[Entry], id: &str, output:
     let again: Vec<Record> = inputs.replay().await?;
     let same = |other: &&Record| other.event == record.event && other.zone == record.zone;
     let decided = again.iter().find(same).map(|other| Record { inputs: Some(cited.clone()), ..other.clone() });
-    let text = decided.as_ref().map(serde_json::to_string).transpose()?;
+    let text = decided.as_ref().map(audit::text_of).transpose()?;
     let identical = text.as_deref() == Some(entry.text.as_str());
     let difference = match &text {
         Some(_) if identical => None,

@@ -46,7 +46,7 @@ pub fn html(overview: &Overview, filter: &str) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            (page::head(&title, &style(), more))
+            (page::head(&title, &style(), &more))
             body.status data-every=(EVERY_S) {
                 a.skip href="#zones" { "Skip to the zones" }
                 p #refreshed .refreshed role="status" {}
