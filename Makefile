@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit simulate crash drain e2e parts demo page evaluate scale deny
+.PHONY: image test lint unit simulate fuzz crash drain e2e parts demo page evaluate scale deny
 
 test: parts lint unit
 
@@ -27,6 +27,24 @@ unit:
 SEEDS ?= 100000
 simulate:
 	cargo test --locked --release --package simulate -- --seeds $(SEEDS) $(SIMULATE)
+
+# What comes from outside, as bytes that anybody may have written, found by coverage: each target in turn, or TARGET=journal. It needs a
+# C++ compiler. What breaks a promise ends it, and is written into target/fuzzing: put it into the target's corpus with its mending, so
+# that `make test` runs it from then on. What it learns meanwhile stays in target/fuzzing, and the next run goes on from there.
+FUZZ ?= 10m
+TARGET ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+HOST = $(shell rustc --print host-tuple)
+COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
+  -Cllvm-args=-simplifycfg-branch-fold-threshold=0
+fuzz:
+	RUSTFLAGS="$(COVERAGE)" cargo build --locked --profile fuzz --package fuzz --features libfuzzer --target $(HOST)
+	@cd tests/fuzz && seconds=$$(echo $(FUZZ) | sed 's/h$$/*3600/; s/m$$/*60/; s/s$$//') && \
+	for target in $(TARGET); do \
+	  found=../../target/fuzzing/$$target && mkdir -p $$found/corpus && echo "$$target, for $(FUZZ)" && \
+	  ZONEWARD_FUZZ=$$target ../../target/$(HOST)/fuzz/fuzz -max_total_time=$$((seconds)) -artifact_prefix=$$found/ -timeout=10 \
+	    -rss_limit_mb=4096 -print_final_stats=1 $$found/corpus corpus/$$target || exit 1; \
+	done
 
 # The daemon is killed at every write of an isolation and of a return; prints which.
 crash: parts

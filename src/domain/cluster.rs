@@ -53,8 +53,8 @@ impl Load {
 
 impl std::ops::AddAssign for Load {
     fn add_assign(&mut self, other: Self) {
-        self.used += other.used;
-        self.limit += other.limit;
+        self.used = self.used.saturating_add(other.used);
+        self.limit = self.limit.saturating_add(other.limit);
     }
 }
 

@@ -80,7 +80,7 @@ impl FromStr for Ratio {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let percent = number_before(text, "%").filter(|p| (0.0..=100.0).contains(p));
+        let percent = number_before(text, "%").map(round).filter(|p| (0.0..=100.0).contains(p));
         percent
             .map(Self::from_percent)
             .ok_or_else(|| format!("`{text}` is not a share: write a percentage between 0% and 100%, such as 0.3%"))
@@ -111,7 +111,7 @@ impl FromStr for Factor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let times = number_before(text, "x").filter(|t| *t >= 1.0);
+        let times = number_before(text, "x").map(round).filter(|t| *t >= 1.0);
         times.map(Self).ok_or_else(|| format!("`{text}` is not a factor: write 1x or more, such as 1.3x"))
     }
 }
@@ -140,7 +140,7 @@ impl FromStr for Nats {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let nats = number_before(text, "nats").filter(|n| *n > 0.0);
+        let nats = number_before(text, "nats").map(round).filter(|n| *n > 0.0);
         nats.map(Self)
             .ok_or_else(|| format!("`{text}` is not evidence: write a positive number of nats, such as 10 nats"))
     }
@@ -168,7 +168,7 @@ impl fmt::Display for Bytes {
         f.pad(&if self.0.is_multiple_of(MIB) {
             format!("{}MiB", self.0 / MIB)
         } else {
-            format!("{:.0}KiB", self.0 as f64 / KIB as f64)
+            format!("{}KiB", self.0 as f64 / KIB as f64)
         })
     }
 }
@@ -233,9 +233,10 @@ fn number_before(text: &str, unit: &str) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Enough digits to read back what was written, without floating-point dust.
+/// To six decimals, as it is written: no finer than is read, and without floating-point dust.
 fn round(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
+    const FINE_ENOUGH: f64 = 1e9;
+    if value.abs() < FINE_ENOUGH { (value * 1e6).round() / 1e6 } else { value }
 }
 
 /// The time between two looks, in whole seconds; cycles lie on its multiples since the epoch, so that a
@@ -278,5 +279,25 @@ impl CycleLength {
 impl fmt::Display for CycleLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Period::from_secs(self.0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_written_so_that_it_reads_back_the_same() {
+        fn same<T: FromStr<Err = String> + fmt::Display + PartialEq + fmt::Debug>(texts: &[&str]) {
+            for text in texts {
+                let read: T = text.parse().unwrap();
+                assert_eq!(read.to_string().parse(), Ok(read), "{text}");
+            }
+        }
+        same::<Ratio>(&["0%", "0.3%", "0.00000049%", "33.333333333%", "99.9999999%", "100%"]);
+        same::<Factor>(&["1x", "1.0000001x", "1.3x", "123456789.123456x", "1e300x"]);
+        same::<Nats>(&["13 nats", "0.00000149 nats", "1e300 nats"]);
+        same::<Bytes>(&["1KiB", "1.5KiB", "0.001KiB", "1.3MiB", "64MiB"]);
+        assert!("1e-9 nats".parse::<Nats>().is_err(), "it would be written as nothing");
     }
 }

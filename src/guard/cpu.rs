@@ -80,8 +80,9 @@ fn of_nodes(
         let node = cluster.nodes.get(name)?;
         (node.available && node.zone.as_ref().is_some_and(|zone| !out(zone))).then_some(node)
     };
-    let limit: u64 = cluster.nodes.keys().filter_map(stays).map(|node| node.cpu).sum::<Option<u64>>()?;
-    let (mut now, mut moves) = (Load { used: 0, limit }, 0);
+    let mut limits = cluster.nodes.keys().filter_map(stays).map(|node| node.cpu);
+    let limit = limits.try_fold(0_u64, |sum, cpu| Some(sum.saturating_add(cpu?)))?;
+    let (mut now, mut moves) = (Load { used: 0, limit }, 0_u64);
     let (mut pods, mut known) = (0_u32, 0_u32);
     for (id, pod) in &cluster.pods {
         let is_left = pod.node.as_ref().and_then(stays).is_some();
@@ -93,9 +94,10 @@ fn of_nodes(
         pods += 1;
         let Some(used) = cpu.pods.get(id) else { continue };
         known += 1;
-        *(if is_left { &mut now.used } else { &mut moves }) += used;
+        let sum = if is_left { &mut now.used } else { &mut moves };
+        *sum = sum.saturating_add(*used);
     }
     let enough = limit > 0 && known > 0 && f64::from(known) >= LEAST_KNOWN * f64::from(pods);
-    let then = Load { used: now.used + moves, limit };
+    let then = Load { used: now.used.saturating_add(moves), limit };
     enough.then(|| Outlook { of: "the nodes that are left".to_owned(), now: now.share(), then: then.share() })
 }

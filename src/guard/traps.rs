@@ -61,7 +61,8 @@ fn stranded(cluster: &ClusterView, workload: &Workload, zone: &Zone) -> Option<S
         (false, false) => return None,
     };
     let pods = |other: &Zone| workload.pods.get(other).copied().unwrap_or(0);
-    let room: u32 = others().map(|other| (fewest + max_skew).saturating_sub(pods(other))).sum();
+    let most = u64::from(fewest) + u64::from(max_skew);
+    let room: u64 = others().map(|other| most.saturating_sub(pods(other).into())).sum();
     let why = if domains < min_domains {
         format!("minDomains {min_domains}, of which {domains} are left")
     } else {

@@ -131,7 +131,8 @@ fn cpu_limit(pod: &core::Pod) -> Option<u64> {
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let limit = |it: &core::Container| millicores(it.resources.as_ref()?.limits.as_ref()?.get("cpu")?);
-    spec.containers.iter().chain(sidecars).map(limit).sum()
+    let mut limits = spec.containers.iter().chain(sidecars).map(limit);
+    limits.try_fold(0_u64, |sum, limit| Some(sum.saturating_add(limit?)))
 }
 
 /// For the isolation of which zone a node carries our taint.

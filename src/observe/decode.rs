@@ -192,8 +192,8 @@ impl<'a> Builder<'a> {
         let (copies, up) = (state / 100, !state.is_multiple_of(100));
         for (i, count) in self.stretch.values(row) {
             let coverage = self.coverage[i].entry(Zone::new(zone)).or_default();
-            coverage.known += count as u32;
-            coverage.up += if up { count as u32 } else { 0 };
+            coverage.known = coverage.known.saturating_add(count as u32);
+            coverage.up = coverage.up.saturating_add(if up { count as u32 } else { 0 });
             self.copies[i] = self.copies[i].max(copies);
         }
     }

@@ -25,7 +25,10 @@ use crate::ports::{ObserveError, Observer};
 
 const FORMAT: u32 = 1;
 /// One cycle of 10,000 services in four zones fits easily.
-const LONGEST_LINE: u64 = 64 << 20;
+const LONGEST_LINE: u64 = 32 << 20;
+/// Istio has twenty, and all services the same.
+const MOST_EDGES: usize = 200;
+const MOST_SETS_OF_EDGES: usize = 100;
 
 #[derive(Debug, Error)]
 pub enum RecordingError {
@@ -174,6 +177,9 @@ pub struct RecordedObserver {
     head: Head,
     line: u64,
     edges: Vec<Arc<[f64]>>,
+    /// The cycle that was read last, and the bytes of the closer looks at it.
+    newest: Option<Timestamp>,
+    looked: usize,
     /// Read too far: the first cycle of the next stretch.
     ahead: Option<Snapshot>,
     /// Closer looks at the stretch that was read last.
@@ -190,11 +196,13 @@ impl RecordedObserver {
             head,
             line: 0,
             edges: Vec::new(),
+            newest: None,
+            looked: 0,
             ahead: None,
             looks: BTreeMap::new(),
         };
-        let head: Option<Head> = observer.next()?;
-        observer.head = head.ok_or_else(|| observer.damaged("it is empty"))?;
+        let head: Option<(Head, _)> = observer.next()?;
+        observer.head = head.ok_or_else(|| observer.damaged("it is empty"))?.0;
         if observer.head.zoneward_recording != FORMAT || observer.head.cycle_s < 1 {
             return Err(observer.damaged(&no_recording()));
         }
@@ -205,7 +213,8 @@ impl RecordedObserver {
         self.head
     }
 
-    fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, RecordingError> {
+    /// A line, and how many bytes it has.
+    fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<(T, usize)>, RecordingError> {
         let mut line = Vec::new();
         self.line += 1;
         let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
@@ -218,7 +227,7 @@ impl RecordedObserver {
             Err(error) => return Err(self.damaged(&error.to_string())),
         }
         serde_json::from_slice(&line)
-            .map(Some)
+            .map(|read| Some((read, line.len())))
             .map_err(|error| self.damaged(&if self.line == 1 { no_recording() } else { error.to_string() }))
     }
 
@@ -244,12 +253,19 @@ impl RecordedObserver {
         if self.ahead.is_some() {
             return Ok(None);
         }
-        while let Some(line) = self.next()? {
+        while let Some((line, bytes)) = self.next()? {
             match line {
                 Line::Edges(edges) => {
+                    if edges.len() > MOST_EDGES || self.edges.len() == MOST_SETS_OF_EDGES {
+                        return Err(self.damaged("it has more edges than a mesh has"));
+                    }
                     self.edges.push(edges.into_iter().map(|edge| edge.unwrap_or(f64::INFINITY)).collect());
                 }
                 Line::Pods { service, zone, view, cycles, pods } => {
+                    self.looked += bytes;
+                    if self.looked as u64 > LONGEST_LINE {
+                        return Err(self.damaged("the closer looks at one cycle are too long"));
+                    }
                     let pods = pods.into_iter().map(|PodRow(pod, node, age, calls, durations)| {
                         Ok(PodCalls { pod, node, age, calls, latency: self.histogram(durations)? })
                     });
@@ -258,6 +274,11 @@ impl RecordedObserver {
                     self.looks.entry((at, service, zone, view)).or_default().push((cycles, pods));
                 }
                 Line::Cycle { at, cells, coverage, gaps } => {
+                    let after = self.newest.map(|newest| at.duration_since(newest));
+                    if after.is_some_and(|after| after < self.head.cycle().signed()) {
+                        return Err(self.damaged("its cycles are not in order"));
+                    }
+                    (self.newest, self.looked) = (Some(at), 0);
                     let mut seen = Snapshot { time: at, cells: BTreeMap::new(), coverage, gaps, cluster: None };
                     for (service, rows) in cells {
                         let cells = rows.into_iter().map(|(zone, Row(served, called, durations))| {
@@ -384,5 +405,26 @@ mod tests {
         assert!(error.to_string().contains("stretch.gz, line"), "{error}");
         std::fs::write(&path, b"not gzip").unwrap();
         assert!(RecordedObserver::open(&path).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_no_recorder_sees_is_not_taken_for_a_recording_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stretch.gz");
+        let cycle = CycleLength::at_least(Period::from_secs(15));
+        let mut many = snapshot(15);
+        let edges_ms: Arc<[f64]> = (0..=MOST_EDGES).map(|edge| edge as f64).collect();
+        many.cells.values_mut().flat_map(|zones| zones.values_mut()).for_each(|cell| {
+            cell.latency = Histogram { edges_ms: Arc::clone(&edges_ms), counts: vec![0.0; edges_ms.len()] };
+        });
+        for (second, why) in [(snapshot(0), "not in order"), (many, "more edges")] {
+            let mut recorder = Recorder::create(&path, Head::new(cycle, at(0), at(15))).unwrap();
+            recorder.snapshot(&snapshot(0)).unwrap();
+            recorder.snapshot(&second).unwrap();
+            recorder.finish().unwrap();
+            let mut observer = RecordedObserver::open(&path).unwrap();
+            let error = observer.observe(at(0), at(15)).await.unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 }

@@ -154,10 +154,10 @@ impl Mark {
 
 /// What each zone's ready pods are of all, in points.
 fn natural(zones: &BTreeMap<Zone, Standing>) -> BTreeMap<&Zone, f64> {
-    let total: u32 = zones.values().map(|zone| zone.ready).sum();
+    let total: u64 = zones.values().map(|zone| u64::from(zone.ready)).sum();
     let of = |standing: &Standing| match total {
         0 => f64::from(WHOLE) / zones.len() as f64,
-        total => f64::from(WHOLE) * f64::from(standing.ready) / f64::from(total),
+        total => f64::from(WHOLE) * f64::from(standing.ready) / total as f64,
     };
     zones.iter().map(|(zone, standing)| (zone, of(standing))).collect()
 }
