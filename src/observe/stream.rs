@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 /// Around the rows there are only a status, an error and warnings.
 const LARGEST_ENVELOPE: usize = 1 << 20;
+/// As much of what is no answer of the API may be shown.
+const SHOWN_BYTES: usize = 512;
 /// What the API nests is much flatter.
 const DEEPEST: usize = 32;
 /// Where rows are: in the list `result`, in `data`, in the answer.
@@ -133,6 +135,8 @@ impl Envelope {
 /// Takes rows out of an answer, piece by piece.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
+    /// The first of all bytes, but blanks, for whoever is told that they make no sense.
+    start: Vec<u8>,
     /// The brackets that are open.
     open: Vec<u8>,
     in_string: bool,
@@ -146,6 +150,7 @@ pub(super) struct Scanner {
 impl Scanner {
     /// Takes in a piece, and hands over the rows that end in it.
     pub fn feed(&mut self, piece: &[u8], mut take: impl FnMut(&Row<'_>)) -> Result<(), serde_json::Error> {
+        self.keep_start(piece);
         let mut from = 0;
         for (at, byte) in piece.iter().copied().enumerate() {
             if self.in_string {
@@ -203,6 +208,12 @@ impl Scanner {
         Ok(())
     }
 
+    fn keep_start(&mut self, piece: &[u8]) {
+        let said = if self.start.is_empty() { piece.trim_ascii_start() } else { piece };
+        let room = SHOWN_BYTES - self.start.len();
+        self.start.extend_from_slice(&said[..said.len().min(room)]);
+    }
+
     const fn is_json(&self) -> bool {
         !self.open.is_empty()
     }
@@ -219,8 +230,7 @@ impl Scanner {
 
     /// The beginning of what is no answer of the API.
     pub fn beginning(&self, chars: usize) -> String {
-        let bytes = if self.envelope.is_empty() { &self.begun } else { &self.envelope };
-        let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * chars)]).chars().take(chars).collect();
+        let start: String = String::from_utf8_lossy(&self.start).chars().take(chars).collect();
         start.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
@@ -289,5 +299,8 @@ mod tests {
         assert_eq!(blank.beginning(20), "out of memory", "blanks don't fill memory, and words stay words");
         let rows = br#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":5}]}}"#;
         assert!(read(rows, 16).is_err(), "a row that is none");
+        let mut whole = Scanner::default();
+        assert!(whole.feed(rows, |_| ()).is_err());
+        assert_eq!(whole.beginning(18), r#"{"status":"success"#, "it is shown though it came at once");
     }
 }

@@ -88,8 +88,10 @@ pub(super) fn time_ticks(start: Timestamp, end: Timestamp, most: usize) -> Vec<(
         2_592_000, 7_776_000,
     ];
     const DAY: i64 = 86_400;
-    let (from, to) = (start.as_second(), end.as_second());
-    let step = STEPS.into_iter().find(|step| (to - from) / step < most as i64).unwrap_or(4 * 7_776_000);
+    const YEAR: i64 = 365 * DAY;
+    let (from, to, most) = (start.as_second(), end.as_second(), most.max(1) as i64);
+    let years = || YEAR * ((to - from) / (most * YEAR) + 1);
+    let step = STEPS.into_iter().find(|step| (to - from) / step < most).unwrap_or_else(years);
     let first = from + (step - from.rem_euclid(step)) % step;
     (first..=to)
         .step_by(usize::try_from(step).unwrap_or(1))
@@ -97,6 +99,7 @@ pub(super) fn time_ticks(start: Timestamp, end: Timestamp, most: usize) -> Vec<(
         .map(|time| {
             let midnight = time.as_second().rem_euclid(DAY) == 0;
             let format = match step {
+                YEAR.. => "%Y",
                 DAY.. => "%b %-d",
                 _ if midnight && to - from > DAY / 2 => "%b %-d",
                 60.. => "%H:%M",
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn moments_are_round_whatever_the_stretch() {
         let (start, minute): (Timestamp, i64) = ("2026-01-01T00:07:30Z".parse().unwrap(), 60);
-        for minutes in [1, 25, 40, 24 * 60, 30 * 24 * 60, 5 * 365 * 24 * 60] {
+        for minutes in [1, 25, 40, 24 * 60, 30 * 24 * 60, 5 * 365 * 24 * 60, 7_000 * 365 * 24 * 60] {
             let end = Timestamp::from_second(start.as_second() + minutes * minute).unwrap();
             let ticks = time_ticks(start, end, 8);
             assert!(!ticks.is_empty() && ticks.len() <= 8, "{minutes} min: {ticks:?}");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use zoneward::alertmanager;
 use zoneward::alibaba::{Call, Client, Endpoint, Parameters, Source, Surroundings, parameters};
 use zoneward::domain::cluster::{ClusterView, Pod, PodId};
@@ -55,6 +56,8 @@ pub fn run(data: &[u8]) {
 
 impl Server {
     async fn start() -> Self {
+        // A client that hangs up must not end the process: where the engine has the main function, the signal is not ignored.
+        let _handled = signal(SignalKind::pipe()).expect("a handler");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let server = Self { address: listener.local_addr().expect("a port"), answers: Arc::default() };
         let serving = server.clone();

@@ -4,10 +4,10 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use kube::Client;
 use kube::client::Body;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 #[derive(Clone)]
 pub struct ApiServer(Arc<Mutex<Value>>);
@@ -25,7 +25,7 @@ impl ApiServer {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap_or_default();
-                let (status, answer) = server.answer(&head.method, head.uri.path(), &body);
+                let (status, answer) = server.answer(&head.method, &head.uri, &body);
                 let response = Response::builder().status(status).header("content-type", "application/json");
                 Ok::<_, Infallible>(response.body(Body::from(answer.to_string().into_bytes())).expect("an answer"))
             }
@@ -37,9 +37,9 @@ impl ApiServer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+    fn answer(&self, method: &Method, uri: &Uri, body: &[u8]) -> (u16, Value) {
         let mut held = self.lock();
-        let parts: Vec<&str> = path.split('/').collect();
+        let parts: Vec<&str> = uri.path().split('/').collect();
         let Some(at) = parts.iter().rposition(|part| held.get(*part).is_some_and(Value::is_array)) else {
             return missing();
         };
@@ -63,7 +63,10 @@ impl ApiServer {
         }
         if method == Method::PATCH {
             let patch: Value = serde_json::from_slice(body).unwrap_or_default();
-            merge(&mut objects[place], &patch);
+            match manager(uri) {
+                Some(manager) => apply(&mut objects[place], &patch, manager),
+                None => merge(&mut objects[place], &patch),
+            }
         }
         (200, objects[place].clone())
     }
@@ -75,7 +78,32 @@ fn missing() -> (u16, Value) {
     (404, status)
 }
 
-/// RFC 7386, which is near enough to what a server-side apply does.
+/// Who applies, if that is how it is written.
+fn manager(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("fieldManager="))
+}
+
+/// A server-side apply of a status: what its manager leaves out goes, and what is the other's stays.
+fn apply(object: &mut Value, patch: &Value, manager: &str) {
+    let (Some(before), Some(applied)) = (object["status"].as_object().cloned(), patch["status"].as_object()) else {
+        return merge(object, patch);
+    };
+    let of_course = |key: &str| ["effect", "recovery"].contains(&key);
+    let ours = |key: &str| of_course(key) == manager.ends_with("detector");
+    let conditions = before.get("conditions").cloned().unwrap_or_default();
+    let mut status: Map<String, Value> = before.into_iter().filter(|(key, _)| !ours(key)).collect();
+    status.extend(applied.clone().into_iter().filter(|(key, _)| ours(key)));
+    let mut all = applied.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    for other in conditions.as_array().into_iter().flatten() {
+        if all.iter().all(|known| known["type"] != other["type"]) {
+            all.push(other.clone());
+        }
+    }
+    status.insert("conditions".to_owned(), all.into());
+    object["status"] = status.into();
+}
+
+/// RFC 7386.
 fn merge(object: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else { return *object = patch.clone() };
     if !object.is_object() {

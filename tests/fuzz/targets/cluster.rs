@@ -30,10 +30,15 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What of a list is readable, as the daemon sees it.
+/// What of a list is readable, as the daemon sees it. The API server holds nothing without a name, or with a `/` in it.
 fn objects<T: DeserializeOwned>(input: &Value, kind: &str) -> Vec<T> {
     let listed = input[kind].as_array().into_iter().flatten().take(100);
-    listed.filter_map(|object| T::deserialize(object).ok()).collect()
+    let legal = |name: &Value| name.as_str().is_some_and(|name| !name.is_empty() && !name.contains('/'));
+    let named = listed.filter(|object| {
+        let metadata = &object["metadata"];
+        legal(&metadata["name"]) && (metadata["namespace"].is_null() || legal(&metadata["namespace"]))
+    });
+    named.filter_map(|object| T::deserialize(object).ok()).collect()
 }
 
 pub fn look(input: &Value) -> ClusterView {

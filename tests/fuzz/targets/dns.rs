@@ -10,11 +10,11 @@ use super::listing::{Listing, Mark, enumerate};
 use crate::domain::Zone;
 use crate::{MIB, within};
 
-/// Times as much as the message has: names may be compressed.
-const MOST_TIMES: usize = 400;
+/// A header may claim so many records of each kind, and names may be compressed.
+const MOST_BYTES: usize = 128 * MIB;
 
 pub fn run(data: &[u8]) {
-    within(MIB + MOST_TIMES * data.len(), || {
+    within(MOST_BYTES, || {
         let Ok(message) = Message::from_vec(data) else { return };
         drop((message.to_string(), message.signature().map(|signature| signature.to_string())));
         let listing = listing(&message);
