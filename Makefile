@@ -30,7 +30,8 @@ simulate:
 
 # What comes from outside, as bytes that anybody may have written, found by coverage: each target in turn, or TARGET=journal. It needs a
 # C++ compiler. What breaks a promise ends it, and is written into target/fuzzing: put it into the target's corpus with its mending, so
-# that `make test` runs it from then on. What it learns meanwhile stays in target/fuzzing, and the next run goes on from there.
+# that `make test` runs it from then on. What it learns meanwhile stays in target/fuzzing, and the next run goes on from there. One
+# authority instead of the machine's own makes each client in a hundredth of the time; none is asked over TLS.
 FUZZ ?= 10m
 TARGET ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 HOST = $(shell rustc --print host-tuple)
@@ -42,7 +43,7 @@ fuzz:
 	@cd tests/fuzz && seconds=$$(echo $(FUZZ) | sed 's/h$$/*3600/; s/m$$/*60/; s/s$$//') && \
 	for target in $(TARGET); do \
 	  found=../../target/fuzzing/$$target && mkdir -p $$found/corpus && echo "$$target, for $(FUZZ)" && \
-	  ZONEWARD_FUZZ=$$target ../../target/$(HOST)/fuzz/fuzz -max_total_time=$$((seconds)) -artifact_prefix=$$found/ -timeout=10 \
+	  SSL_CERT_FILE=authority.pem SSL_CERT_DIR=/nonexistent ZONEWARD_FUZZ=$$target ../../target/$(HOST)/fuzz/fuzz -max_total_time=$$((seconds)) -artifact_prefix=$$found/ -timeout=10 \
 	    -rss_limit_mb=4096 -print_final_stats=1 $$found/corpus corpus/$$target || exit 1; \
 	done
 
