@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 128 * MIB;
 pub fn run(data: &[u8]) {
     within(MOST_BYTES, || {
         let Ok(message) = Message::from_vec(data) else { return };
-        drop((message.to_string(), message.signature().map(|signature| signature.to_string())));
+        drop((message.to_string(), message.signature().map(ToString::to_string)));
         let listing = listing(&message);
         let there = listing.addresses();
         let marked: BTreeSet<Zone> = listing.withdrawn_zones();
