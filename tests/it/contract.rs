@@ -3,11 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use zoneward::domain::Zone;
 use zoneward::domain::isolation::{Granularity, Receipt, Share};
 use zoneward::isolate::steps::RealStep;
 use zoneward::ports::{IsolationStep, StepError};
+use zoneward::sim::steps;
+
+use crate::executor::{sick, world};
 
 /// Where a step's own record of what it did is, beside the receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,5 +110,14 @@ async fn settled<F: Future<Output = Result<(), StepError>>>(attempt: impl Fn() -
         let again = matches!(error, StepError::Transient { .. }) && Instant::now() < patience;
         assert!(again, "{error}");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_embedded_worlds_steps_keep_to_the_contract() {
+    let world = world();
+    let sight = || json!(format!("{:?}", world.lock().unwrap().sights(1)));
+    for (step, mark) in steps(&world).iter().zip([Mark::OnWhatIsChanged, Mark::Nowhere, Mark::OnWhatIsChanged]) {
+        verbs_hold(step.as_ref(), mark, &sick(), sight).await;
     }
 }

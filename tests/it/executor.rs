@@ -11,8 +11,6 @@ use zoneward::isolate::{Executor, MemoryStore, Sweeper};
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError, StoreError};
 use zoneward::sim::{Scenario, World, steps};
 
-use crate::contract::{self, Mark};
-
 /// Fails the nth time, as when the process dies there.
 #[derive(Default)]
 struct Crash {
@@ -456,13 +454,4 @@ async fn marks_go_with_a_full_disk_too_and_whoever_took_the_isolation_away_wins(
     assert!(swept.unwrap_err().to_string().contains("no space left"));
     assert!(world.lock().unwrap().sights(1).iter().all(|sight| sight.draining_pods == 0));
     assert!(store.holds().await.unwrap()[&sick()].until_healthy, "it is not isolated again for the same fault");
-}
-
-#[tokio::test]
-async fn the_embedded_worlds_steps_keep_to_the_contract() {
-    let world = world();
-    let sight = || serde_json::json!(format!("{:?}", world.lock().unwrap().sights(1)));
-    for (step, mark) in steps(&world).iter().zip([Mark::OnWhatIsChanged, Mark::Nowhere, Mark::OnWhatIsChanged]) {
-        contract::verbs_hold(step.as_ref(), mark, &sick(), sight).await;
-    }
 }

@@ -41,6 +41,7 @@ mod increments;
 mod istio;
 mod istiod;
 mod live;
+mod maintenance;
 mod names;
 mod notify;
 mod page;

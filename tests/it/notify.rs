@@ -19,7 +19,7 @@ use zoneward::domain::{
 use zoneward::notify::{Acting, Alertmanager, AlertmanagerSettings, Count, InHand, Outcome, Webhook, WebhookSettings};
 use zoneward::ports::Notifier;
 
-use crate::guardrails::real_time;
+use crate::maintenance::real_time;
 use crate::support::{Process, alertmanager, text};
 
 const ZONE: &str = "zone-b";

@@ -12,7 +12,20 @@ use zoneward::pipeline::{Pipeline, Settings};
 use zoneward::ports::{AuditError, AuditSink, IsolationStore, Observer, StoreError};
 use zoneward::sim::{Scenario, World, WorldObserver, steps};
 
-use crate::scenarios::LATE;
+/// A fault reaches one zone a minute and a half before the others.
+pub const LATE: &str = "\
+title: A regional fault reaches one zone a minute and a half before the others; the capacity goes back as soon as that shows
+zones: [cn-hangzhou-g, cn-hangzhou-h, cn-hangzhou-k]
+services:
+  - {name: mocka, errors: 0.05%, median_ms: 4}
+  - {name: mockb, errors: 0.05%, median_ms: 5}
+requests_per_second: 90
+duration: 16m
+faults:
+  - {at: 2m, until: 9m, zones: [cn-hangzhou-h], services: [mockb], errors: 30%}
+  - {at: 3m 30s, until: 9m, zones: [cn-hangzhou-g, cn-hangzhou-k], services: [mockb], errors: 30%}
+expect: {users_succeed: 0%}
+";
 
 #[derive(Default)]
 struct Records(Mutex<Vec<Record>>);

@@ -1,5 +1,6 @@
 //! Every story in `config/scenarios` ends as its file expects, and every time alike.
 
+use crate::reclassification::LATE;
 use crate::support::{json_lines, root, run, stderr, stdout, text};
 
 const SEEDS: [&str; 3] = ["1", "2", "3"];
@@ -90,21 +91,6 @@ fn people_are_told_in_plain_words() {
         assert!(story.contains(words), "{words}: {story}");
     }
 }
-
-/// A fault reaches one zone a minute and a half before the others.
-pub const LATE: &str = "\
-title: A regional fault reaches one zone a minute and a half before the others; the capacity goes back as soon as that shows
-zones: [cn-hangzhou-g, cn-hangzhou-h, cn-hangzhou-k]
-services:
-  - {name: mocka, errors: 0.05%, median_ms: 4}
-  - {name: mockb, errors: 0.05%, median_ms: 5}
-requests_per_second: 90
-duration: 16m
-faults:
-  - {at: 2m, until: 9m, zones: [cn-hangzhou-h], services: [mockb], errors: 30%}
-  - {at: 3m 30s, until: 9m, zones: [cn-hangzhou-g, cn-hangzhou-k], services: [mockb], errors: 30%}
-expect: {users_succeed: 0%}
-";
 
 #[test]
 fn a_fault_that_turns_out_to_be_regional_gives_the_capacity_back_at_once() {
