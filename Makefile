@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit simulate fuzz crash drain e2e parts demo page evaluate scale deny
+.PHONY: image test lint unit simulate mutants fuzz crash drain e2e parts demo page evaluate scale deny
 
 test: parts lint unit
 
@@ -27,6 +27,18 @@ unit:
 SEEDS ?= 100000
 simulate:
 	cargo test --locked --release --package simulate -- --seeds $(SEEDS) $(SIMULATE)
+
+# One change of the core at a time, each of which its tests must notice: by quick ones, and where those notice nothing by all.
+# `cargo install --locked cargo-mutants`; `make mutants MUTANTS="src/detect/**" SHARD=3/40`.
+MUTANTS ?= src/guard/** src/isolate/ledger.rs src/isolate/plan.rs
+SHARD ?= 0/1
+mutate = env CARGO_TARGET_DIR=$(CURDIR)/target/mutated cargo mutants --package zoneward
+mutants:
+	rm -rf target/mutants.out
+	$(mutate) $(MUTANTS:%=--file '%') --shard $(SHARD) -- -- guard:: isolate:: decide:: detect:: domain:: || \
+	  { said=$$?; test $$said -eq 2 || test $$said -eq 3; }
+	@test ! -s target/mutants.out/missed.txt || \
+	  sed 's/[][\\.*^$$+?(){}|]/\\&/g; s/.*/--re=^&$$/' target/mutants.out/missed.txt | xargs -d '\n' $(mutate)
 
 # What comes from outside, as bytes that anybody may have written, found by coverage: each target in turn, or TARGET=journal. It needs a
 # C++ compiler. What breaks a promise ends it, and is written into target/fuzzing: put it into the target's corpus with its mending, so

@@ -147,8 +147,23 @@ mod tests {
         assert_eq!(due("2026-11-24T08:59:50Z", None), None);
         assert_eq!(due("2026-11-24T09:00:05Z", None), Some(Zone::new("a")));
         assert_eq!(due("2026-11-24T09:00:20Z", Some(moment("2026-11-24T09:00:05Z"))), None, "it was tried");
-        assert_eq!(due("2026-11-24T09:11:00Z", None), None, "what was missed is left out");
+        assert_eq!(due("2026-11-24T09:00:20Z", Some(moment("2026-11-24T09:00:00Z"))), None, "to the second");
+        assert_eq!(due("2026-11-24T09:09:59Z", None), Some(Zone::new("a")));
+        assert_eq!(due("2026-11-24T09:10:00Z", None), None, "what was missed is left out");
         assert_eq!(due("2026-11-25T09:00:05Z", None), None, "on a Wednesday");
+    }
+
+    #[test]
+    fn a_drill_lasts_a_minute_to_a_day_at_sixty_four_times_at_the_most() {
+        let wrong = |lasts, times| -> Vec<&'static str> {
+            let schedule = vec![settings().schedule[0].clone(); times];
+            let settings = Settings { lasts: Period::from_secs(lasts), schedule };
+            settings.problems().into_iter().map(|(key, _)| key).collect()
+        };
+        assert!(wrong(60, 64).is_empty() && wrong(86_400, 1).is_empty());
+        assert_eq!(wrong(59, 1), ["lasts"]);
+        assert_eq!(wrong(86_401, 1), ["lasts"]);
+        assert_eq!(wrong(60, 65), ["schedule"]);
     }
 
     #[test]

@@ -172,15 +172,25 @@ mod tests {
 
     #[test]
     fn what_remains_is_named_with_its_reason_the_most_first() {
-        let snapshot = seen(10, &[("web", 10.0), ("peers", 40.0), ("kept", 30.0), ("plain", 20.0), ("quiet", 0.0)]);
+        let mut snapshot = seen(10, &[("web", 10.0), ("peers", 40.0), ("kept", 30.0), ("plain", 20.0), ("quiet", 0.0)]);
+        let drained = Pod {
+            zone: Some(zone()),
+            draining: Draining::Ours(zone()),
+            services: [ServiceId::new("default", "kept")].into(),
+            ..Pod::default()
+        };
+        let id = PodId { namespace: "default".into(), name: "kept-2".into() };
+        snapshot.cluster.as_mut().unwrap().pods.insert(id, drained);
         let effect = judge(&isolation(), 100.0, &snapshot).unwrap();
+        let rates: Vec<f64> = effect.residual.iter().map(|residual| residual.rps).collect();
+        assert_eq!(rates, [4.0, 3.0, 2.0, 1.0], "a second");
         let said: Vec<(&str, &str)> =
             effect.residual.iter().map(|r| (r.service.name.as_str(), r.why.as_str())).collect();
         assert_eq!(
             said,
             [
                 ("peers", "a headless service: callers choose among its pods without the mesh"),
-                ("kept", "1 of 1 pods are left alone: it says so"),
+                ("kept", "1 of 2 pods are left alone: it says so"),
                 ("plain", "its pods are not in the mesh"),
                 ("web", "kept-alive connections, or callers outside the mesh"),
             ]

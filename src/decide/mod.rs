@@ -66,3 +66,124 @@ fn for_zone(zone: &Zone, finding: &Finding, settings: &Settings) -> Decision {
     };
     Decision::Hold(hold)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::verdict::{Signal, Vantage};
+    use crate::domain::{Evidence, Gap, IsolationSpec, Nats, Period, Share};
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn zone(letter: char) -> Zone {
+        Zone::new(format!("zone-{letter}"))
+    }
+
+    fn evidence(severity: f64) -> Evidence {
+        Evidence {
+            service: None,
+            signal: Signal::ServerErrors,
+            vantage: Vantage::Server,
+            nats: Nats::new(20.0),
+            peers_alike: false,
+            seen: severity,
+            expected: 0.0,
+            excess_low: 0.0,
+            excess_high: severity,
+            zone_requests: 1000.0,
+            peers_seen: 0.0,
+            peer_requests: 1000.0,
+            window: Period::from_mins(1),
+            bad_cycles: 4,
+            window_cycles: 4,
+            severity,
+        }
+    }
+
+    fn sick(severity: f64) -> Finding {
+        let evidence = vec![evidence(severity), evidence(severity / 2.0)];
+        Finding { verdict: Verdict::ZoneFault, persistent: true, evidence, ..Finding::healthy() }
+    }
+
+    fn isolation(letter: char) -> Isolation {
+        let spec = IsolationSpec {
+            zone: zone(letter),
+            origin: Origin::Detector,
+            reason: "test".into(),
+            evidence: Vec::new(),
+            expires_at: NOW,
+            share: Share::NONE,
+            only: Default::default(),
+            overrides: Default::default(),
+            approved: true,
+        };
+        Isolation::new("1".into(), spec, NOW)
+    }
+
+    /// What is decided, in order: a zone, and why not, if so.
+    fn decided(zones: &[(char, Finding)], isolations: &[Isolation]) -> Vec<(String, String)> {
+        let zones = zones.iter().map(|(letter, finding)| (zone(*letter), finding.clone())).collect();
+        let assessment = Assessment { time: NOW, zones, unsettled: Default::default() };
+        let word = |decision: Decision| match decision {
+            Decision::Isolate(request) => {
+                assert_eq!((request.origin, request.expires_after), (Origin::Detector, Period::from_hours(1)));
+                "isolate".to_owned()
+            }
+            Decision::Hold(reason) => reason.as_str().to_owned(),
+        };
+        let decisions = decide(&assessment, isolations, &Settings::default());
+        decisions.into_iter().map(|(zone, decision)| (zone.to_string(), word(decision))).collect()
+    }
+
+    fn told(decided: &[(String, String)]) -> Vec<(&str, &str)> {
+        decided.iter().map(|(zone, word)| (zone.as_str(), word.as_str())).collect()
+    }
+
+    #[test]
+    fn wishes_to_isolate_come_first_the_most_severe_at_the_front() {
+        let service_fault = Verdict::ServiceFault { affected_share: 0.01, needed_share: 0.2 };
+        let narrow = Finding { verdict: service_fault, ..sick(0.9) };
+        let zones = [('a', narrow), ('b', sick(0.1)), ('c', sick(0.3)), ('d', sick(0.1)), ('e', Finding::healthy())];
+        let decided = decided(&zones, &[]);
+        let order = [
+            ("zone-c", "isolate"),
+            ("zone-b", "isolate"),
+            ("zone-d", "isolate"),
+            ("zone-a", "too_narrow"),
+            ("zone-e", "no_fault"),
+        ];
+        assert_eq!(told(&decided), order);
+    }
+
+    #[test]
+    fn a_zone_that_is_out_or_waits_for_a_person_is_not_wished_for_again() {
+        let zones = [('a', sick(0.3)), ('b', sick(0.1))];
+        let with = |isolation: Isolation| decided(&zones, &[isolation]);
+        assert_eq!(told(&with(isolation('a'))), [("zone-b", "isolate"), ("zone-a", "already_isolated")]);
+        let mut waits = isolation('a');
+        waits.spec.approved = false;
+        assert_eq!(told(&with(waits)), [("zone-b", "isolate"), ("zone-a", "not_approved")]);
+        let ended = Isolation { restored_at: Some(NOW), ..isolation('a') };
+        assert_eq!(told(&with(ended)), [("zone-a", "isolate"), ("zone-b", "isolate")]);
+    }
+
+    #[test]
+    fn only_a_zones_own_fault_that_lasts_is_worth_an_isolation() {
+        for (verdict, word) in [
+            (Verdict::Healthy, "no_fault"),
+            (Verdict::ZoneFault, "not_yet_persistent"),
+            (Verdict::InstanceFault { pod: "web-1".into() }, "single_instance"),
+            (Verdict::NodeFault { node: "node-1".into() }, "single_node"),
+            (Verdict::RegionalFault, "regional_fault"),
+            (Verdict::RolloutInProgress { new_pods: 1, pods: 3 }, "rollout_in_progress"),
+            (Verdict::FaultElsewhere { why: "servers in zone-b".into() }, "fault_elsewhere"),
+            (Verdict::Inconclusive { gaps: vec![Gap::NoTraffic { zone: zone('a') }] }, "stale_data"),
+        ] {
+            let persistent = verdict != Verdict::ZoneFault;
+            let finding = Finding { verdict, persistent, ..Finding::healthy() };
+            assert_eq!(told(&decided(&[('a', finding)], &[])), [("zone-a", word)]);
+        }
+    }
+}

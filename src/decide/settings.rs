@@ -27,3 +27,19 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_isolation_lasts_a_minute_to_three_days() {
+        let wrong = |seconds| -> Vec<&'static str> {
+            let settings = Settings { expires_after: Period::from_secs(seconds) };
+            settings.problems().into_iter().map(|(key, _)| key).collect()
+        };
+        assert!(wrong(60).is_empty() && wrong(72 * 3600).is_empty());
+        assert_eq!(wrong(59), ["expires_after"]);
+        assert_eq!(wrong(72 * 3600 + 1), ["expires_after"]);
+    }
+}

@@ -417,10 +417,12 @@ fn a_zone_that_comes_back_sick_again_and_again_cools_down_longer_each_time() {
     assert_eq!(until(&[0]), Some(15));
     assert_eq!(until(&[-7200, 0]), Some(30));
     assert_eq!(until(&[-10800, -7200, 0]), Some(60));
-    assert_eq!(until(&[-90_000, 0]), Some(15), "a day later it is forgotten");
+    assert_eq!(until(&[-86_400, 0]), Some(15), "a day later it is forgotten");
     assert_eq!(until(&[-7200, -1900]), None);
 }
 
 mod capacity;
+mod counted;
+mod limits;
 mod standing;
 mod told;

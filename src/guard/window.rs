@@ -67,6 +67,8 @@ mod tests {
         assert_eq!(end(&night, "2026-11-28T05:00:00Z"), None, "the night to Saturday is Friday's");
         let all_day = window(json!({"from": "00:00", "to": "24:00", "why": "peak season"})).unwrap();
         assert_eq!(end(&all_day, "2026-11-28T00:00:00Z").as_deref(), Some("2026-11-29T00:00:00Z"));
+        let from_noon_on = window(json!({"from": "12:00", "to": "12:00", "why": "peak season"})).unwrap();
+        assert_eq!(end(&from_noon_on, "2026-11-28T13:00:00Z").as_deref(), Some("2026-11-29T12:00:00Z"));
     }
 
     #[test]

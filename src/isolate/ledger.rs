@@ -96,3 +96,135 @@ fn spread(wait: SignedDuration, now: Timestamp) -> SignedDuration {
     let fraction = f64::from((now.subsec_nanosecond() as u32).wrapping_mul(2_654_435_761)) / f64::from(u32::MAX);
     wait + (wait / JITTER).mul_f64(fraction)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const HALF: Share = Share::percent(50);
+    const OUT: StepState = StepState::Applied { share: Share::NONE };
+    const READ_BACK: StepState = StepState::Confirmed { share: Share::NONE };
+    const STATES: [StepState; 6] =
+        [StepState::Pending, StepState::Captured, OUT, READ_BACK, StepState::Undone, StepState::Stuck];
+
+    /// A whole second: waits that begin then are not spread.
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn entry(state: StepState) -> StepEntry {
+        StepEntry { state, ..StepEntry::default() }
+    }
+
+    fn forbidden() -> StepEvent {
+        StepEvent::Failed(StepError::Permanent { why: "forbidden".into() })
+    }
+
+    fn no_answer() -> StepEvent {
+        StepEvent::Failed(StepError::soon("no answer"))
+    }
+
+    #[test]
+    fn each_event_leads_on_from_some_states_and_from_the_others_is_a_defect() {
+        let ways = |event: &StepEvent| -> Vec<(StepState, StepState)> {
+            let way = |state: StepState| {
+                let mut entry = entry(state);
+                entry.record(event.clone(), at(0)).ok().map(|()| (state, entry.state))
+            };
+            STATES.into_iter().filter_map(way).collect()
+        };
+        let captured = StepState::Captured;
+        let again = ways(&StepEvent::Captured(Receipt::default()));
+        assert_eq!(again, [(StepState::Pending, captured), (StepState::Undone, captured)]);
+        assert_eq!(ways(&StepEvent::NothingToUndo), [(StepState::Pending, StepState::Undone)]);
+        let half = StepState::Applied { share: HALF };
+        let applied = ways(&StepEvent::Applied(HALF));
+        assert_eq!(applied, [captured, OUT, READ_BACK, StepState::Stuck].map(|state| (state, half)));
+        assert_eq!(ways(&StepEvent::Confirmed(Share::NONE)), [(OUT, READ_BACK)]);
+        assert!(ways(&StepEvent::Confirmed(HALF)).is_empty(), "what is read back is what was applied last");
+        assert_eq!(ways(&StepEvent::Kept(Vec::new())), [(READ_BACK, READ_BACK)]);
+        assert_eq!(ways(&no_answer()), STATES.map(|state| (state, state)), "tried again from where it is");
+    }
+
+    #[test]
+    fn a_zone_that_has_all_of_its_traffic_again_is_undone() {
+        let mut entry = entry(StepState::Applied { share: Share::FULL });
+        entry.record(StepEvent::Confirmed(Share::FULL), at(0)).unwrap();
+        assert_eq!(entry.state, StepState::Undone);
+    }
+
+    #[test]
+    fn failures_wait_longer_each_time_and_the_sixth_calls_a_person() {
+        let mut entry = entry(StepState::Captured);
+        let waits = [(); 8].map(|()| {
+            entry.record(no_answer(), at(0)).unwrap();
+            (entry.retry_at.unwrap().duration_since(at(0)).as_secs(), entry.state == StepState::Stuck)
+        });
+        let doubled = [1, 2, 4, 8, 16].map(|seconds| (seconds, false)).to_vec();
+        assert_eq!(waits.to_vec(), [doubled, vec![(32, true), (60, true), (60, true)]].concat());
+    }
+
+    #[test]
+    fn a_wait_is_as_long_as_the_other_side_asks_for_up_to_a_minute() {
+        let wait = |retry_after: SignedDuration| {
+            let mut entry = entry(StepState::Captured);
+            let busy = StepError::Transient { why: "busy".into(), retry_after };
+            entry.record(StepEvent::Failed(busy), at(0)).unwrap();
+            entry.retry_at.unwrap().duration_since(at(0))
+        };
+        assert_eq!(wait(SignedDuration::from_secs(20)), SignedDuration::from_secs(20));
+        assert_eq!(wait(SignedDuration::from_mins(10)), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn what_another_try_cannot_mend_calls_a_person_at_once_and_is_stuck_where_something_may_be_changed() {
+        for state in STATES {
+            let mut entry = entry(state);
+            entry.record(forbidden(), at(0)).unwrap();
+            let touched = !matches!(state, StepState::Pending | StepState::Undone);
+            assert_eq!(entry.state, if touched { StepState::Stuck } else { state });
+            assert!(entry.is_stuck(), "{state:?}");
+            assert_eq!((entry.retry_at, entry.last_error.as_deref()), (Some(at(60)), Some("forbidden")));
+        }
+        let mut never_begun = entry(StepState::Pending);
+        (0..7).for_each(|_| never_begun.record(no_answer(), at(0)).unwrap());
+        assert_eq!(never_begun.state, StepState::Pending, "there is nothing to restore");
+    }
+
+    #[test]
+    fn success_forgets_failures_but_what_was_stuck_has_to_be_read_back_first() {
+        let failed = |state, failures| StepEntry {
+            failures,
+            retry_at: Some(at(5)),
+            last_error: Some("no answer".into()),
+            ..entry(state)
+        };
+        let mut once = failed(StepState::Captured, 3);
+        once.record(StepEvent::Applied(Share::NONE), at(6)).unwrap();
+        assert_eq!(once, entry(OUT));
+        let mut stuck = failed(StepState::Stuck, STUCK_AFTER);
+        stuck.record(StepEvent::Applied(Share::FULL), at(6)).unwrap();
+        let applied = StepState::Applied { share: Share::FULL };
+        assert_eq!(stuck, StepEntry { retry_at: None, ..failed(applied, STUCK_AFTER) });
+        stuck.record(StepEvent::Confirmed(Share::FULL), at(7)).unwrap();
+        assert_eq!(stuck, entry(StepState::Undone));
+    }
+
+    #[test]
+    fn nothing_waits_for_longer_than_was_ever_set_as_after_the_clock_was_set_back() {
+        let waits = |retry_s| StepEntry { retry_at: Some(at(retry_s)), ..entry(StepState::Captured) }.waits(at(0));
+        assert_eq!([-1, 0, 1, 75, 76].map(waits), [false, false, true, true, false]);
+        assert!(!entry(StepState::Captured).waits(at(0)));
+    }
+
+    #[test]
+    fn steps_that_failed_together_come_back_apart_by_up_to_a_quarter_of_their_wait() {
+        let wait = |nanosecond| spread(LONGEST_WAIT, Timestamp::new(1_800_000_000, nanosecond).unwrap());
+        assert_eq!(wait(0), LONGEST_WAIT);
+        let waits: BTreeSet<SignedDuration> = (1..=100).map(|nth| wait(7_919 * nth)).collect();
+        let (shortest, longest) = (waits.first().unwrap().as_secs(), waits.last().unwrap().as_secs());
+        assert!(waits.len() == 100 && (60..62).contains(&shortest) && (73..75).contains(&longest), "{waits:?}");
+    }
+}

@@ -34,3 +34,48 @@ pub(super) fn next(entry: &StepEntry, wanted: Share, now: Timestamp) -> Next {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const NONE: Share = Share::NONE;
+    const HALF: Share = Share::percent(50);
+    const FULL: Share = Share::FULL;
+
+    #[test]
+    fn the_next_verb_follows_from_what_was_done_and_what_is_wanted() {
+        use StepState::{Applied, Captured, Confirmed, Pending, Stuck, Undone};
+        for (state, wanted, verb) in [
+            (Pending, NONE, Next::Capture),
+            (Pending, HALF, Next::Capture),
+            (Pending, FULL, Next::Close),
+            (Captured, NONE, Next::Apply(NONE)),
+            (Captured, FULL, Next::Apply(FULL)),
+            (Applied { share: NONE }, NONE, Next::Confirm(NONE)),
+            (Applied { share: NONE }, HALF, Next::Apply(HALF)),
+            (Applied { share: FULL }, FULL, Next::Confirm(FULL)),
+            (Confirmed { share: NONE }, NONE, Next::Keep(NONE)),
+            (Confirmed { share: NONE }, FULL, Next::Apply(FULL)),
+            (Confirmed { share: HALF }, NONE, Next::Apply(NONE)),
+            (Undone, FULL, Next::Nothing),
+            (Undone, NONE, Next::Capture),
+            (Stuck, NONE, Next::Apply(NONE)),
+            (Stuck, FULL, Next::Apply(FULL)),
+        ] {
+            let entry = StepEntry { state, ..StepEntry::default() };
+            assert_eq!(next(&entry, wanted, NOW), verb, "{state:?}, {wanted} wanted");
+        }
+    }
+
+    #[test]
+    fn what_failed_waits_but_what_was_never_begun_is_closed_at_once() {
+        let soon = NOW + jiff::SignedDuration::from_secs(1);
+        let of = |state, wanted| next(&StepEntry { state, retry_at: Some(soon), ..StepEntry::default() }, wanted, NOW);
+        for (state, wanted) in [(StepState::Captured, FULL), (StepState::Pending, NONE), (StepState::Undone, NONE)] {
+            assert_eq!(of(state, wanted), Next::Nothing, "{state:?}, {wanted} wanted");
+        }
+        assert_eq!(of(StepState::Pending, FULL), Next::Close);
+    }
+}

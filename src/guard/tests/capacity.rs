@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::settings::PolicyOf;
 use super::*;
-use crate::domain::Ratio;
 use crate::domain::cluster::CpuUse;
+use crate::domain::{Factor, Ratio};
 
 /// Each endpoint of `default/web` may use a core; those elsewhere use so much of it, and get so many of all requests.
-fn busy(world: &mut World, used: u64, requests: [f64; 3]) {
+pub(super) fn busy(world: &mut World, used: u64, requests: [f64; 3]) {
     for pod in world.cluster().pods.values_mut() {
         (pod.cpu_limit, pod.node) = (Some(1_000), pod.zone.as_ref().map(|zone| format!("{zone}-0")));
     }
@@ -37,6 +37,135 @@ fn endpoints_that_are_left_must_have_the_cpu_for_what_moves_there() {
     busy(&mut world, 610, [3000.0; 3]);
     world.request.overrides.insert("insufficient_cpu".to_owned());
     assert_eq!(world.admit(0), Ok(vec![]));
+}
+
+/// What the endpoints of a zone use, each.
+fn uses(world: &mut World, letter: char, used: u64) {
+    let view = world.cluster();
+    let mut cpu = view.cpu_use.as_deref().unwrap().clone();
+    let of_zone = view.pods.iter().filter(|(_, pod)| pod.zone == Some(zone(letter)));
+    of_zone.for_each(|(id, _)| *cpu.pods.get_mut(id).unwrap() = used);
+    view.cpu_use = Some(Arc::new(cpu));
+}
+
+#[test]
+fn the_cpu_of_endpoints_that_are_out_says_nothing_of_those_that_are_left() {
+    let mut world = World::new();
+    busy(&mut world, 600, [3000.0; 3]);
+    assert_eq!(world.admit(0), Ok(vec![]), "just as much as is allowed");
+    busy(&mut world, 610, [3000.0; 3]);
+    uses(&mut world, 'b', 10);
+    assert_eq!(world.held(), "insufficient_cpu", "an idle zone's endpoints go with it");
+
+    let mut world = World::new();
+    busy(&mut world, 590, [3000.0; 3]);
+    (world.settings.max_isolated_zones, world.settings.max_load_growth) = (2, Factor::new(10.0));
+    world.past_isolation('a', -100, None);
+    uses(&mut world, 'a', 10);
+    assert_eq!(world.held(), "insufficient_cpu", "those of a zone that is out already bear nothing");
+}
+
+#[test]
+fn cpu_is_not_judged_by_a_handful_of_requests_nor_where_nobody_is_left() {
+    let mut world = World::new();
+    busy(&mut world, 990, [30.0; 3]);
+    assert_eq!(world.admit(0), Ok(vec!["insufficient_cpu"]));
+    busy(&mut world, 990, [0.0, 3000.0, 0.0]);
+    assert_eq!(world.admit(0), Ok(vec!["insufficient_cpu"]));
+    busy(&mut world, 990, [3000.0; 3]);
+    world.request.overrides.insert("unreachable_service".to_owned());
+    world.cluster().pods.values_mut().filter(|pod| pod.zone != Some(zone('b'))).for_each(|pod| pod.ready = false);
+    assert_eq!(world.admit(0), Ok(vec!["insufficient_cpu"]));
+}
+
+#[test]
+fn only_pods_that_move_burden_the_nodes_that_are_left() {
+    let with_nodes = |cpu: u64, change: &dyn Fn(&mut ClusterView)| {
+        let mut world = World::new();
+        busy(&mut world, 610, [3000.0; 3]);
+        world.cluster().pods.values_mut().for_each(|pod| pod.cpu_limit = None);
+        world.cluster().nodes.values_mut().for_each(|node| node.cpu = Some(cpu));
+        change(world.cluster());
+        world.admit(0).map_err(|reason| reason.as_str().to_owned())
+    };
+    let in_zone = |view: &mut ClusterView, change: &dyn Fn(&mut Pod)| {
+        view.pods.values_mut().filter(|pod| pod.zone == Some(zone('b'))).for_each(change);
+    };
+    assert_eq!(with_nodes(650, &|_| {}), Err("insufficient_cpu".to_owned()));
+    let exempt = |view: &mut ClusterView| in_zone(view, &|pod| pod.exempt = Some("it says so".to_owned()));
+    assert_eq!(with_nodes(650, &exempt), Ok(vec![]), "it stays where it is");
+    let headless = |view: &mut ClusterView| view.services.values_mut().for_each(|service| service.headless = true);
+    assert_eq!(with_nodes(650, &headless), Ok(vec![]), "the mesh moves none of its calls");
+
+    // Of five of six it is enough to know, of four it is not.
+    let unknown = |view: &mut ClusterView, many: usize| {
+        let mut cpu = view.cpu_use.as_deref().unwrap().clone();
+        (0..many).for_each(|_| drop(cpu.pods.pop_first()));
+        view.cpu_use = Some(Arc::new(cpu));
+    };
+    assert_eq!(with_nodes(650, &|view| unknown(view, 1)), Ok(vec![]));
+    for many in [2, 6] {
+        assert_eq!(with_nodes(650, &|view| unknown(view, many)), Ok(vec!["insufficient_cpu"]));
+    }
+    assert_eq!(with_nodes(650, &|view| view.pods.clear()), Ok(vec!["insufficient_cpu"]));
+    assert_eq!(with_nodes(0, &|_| {}), Ok(vec!["insufficient_cpu"]), "nodes that tell of no CPU");
+}
+
+/// Services with so many endpoints in the zone, which serve a thousand requests each, and two in `zone-c`, which do so too:
+/// all of them move there.
+fn crowded(services: &[(&str, usize)]) -> World {
+    let mut world = World::new();
+    world.cluster().pods.clear();
+    for (name, here) in services {
+        world.cluster().services.insert(ServiceId::new("default", *name), Service::default());
+        (0..*here).for_each(|nth| add_pod(world.cluster(), name, &zone('b'), nth));
+        (0..2).for_each(|nth| add_pod(world.cluster(), name, &zone('c'), nth));
+        let cell = |total: f64| Cell { served: Calls { total, failed: 0.0 }, ..Cell::default() };
+        let cells = [(zone('b'), cell(1000.0 * *here as f64)), (zone('c'), cell(2000.0))].into();
+        world.snapshot.cells.insert(ServiceId::new("default", *name), cells);
+    }
+    world
+}
+
+#[test]
+fn of_services_that_would_be_overloaded_the_one_that_would_be_most_is_named() {
+    let named = |services: &[(&str, usize)]| match crowded(services).admit(0) {
+        Err(HoldReason::InsufficientHeadroom { service, growth, .. }) => Some((service.name, growth)),
+        _ => None,
+    };
+    assert_eq!(named(&[("web", 3)]), None, "just as many times as are allowed");
+    assert_eq!(named(&[("web", 4)]), Some(("web".to_owned(), 3.0)));
+    assert_eq!(named(&[("api", 4), ("web", 6)]), Some(("web".to_owned(), 4.0)));
+    assert_eq!(named(&[("api", 6), ("web", 4)]), Some(("api".to_owned(), 4.0)));
+    assert_eq!(named(&[("api", 4), ("web", 4)]), Some(("api".to_owned(), 3.0)));
+}
+
+#[test]
+fn what_does_not_move_or_has_nowhere_to_go_overloads_nobody() {
+    let mut world = crowded(&[("web", 6)]);
+    assert_eq!(world.held(), "insufficient_headroom");
+    world.cluster().pods.values_mut().filter(|pod| pod.zone == Some(zone('b'))).for_each(|pod| {
+        pod.exempt = Some("it says so".to_owned());
+    });
+    assert_eq!(world.held(), "admitted", "its pods are left alone");
+
+    let mut world = crowded(&[("web", 6)]);
+    world.snapshot.cells.values_mut().for_each(|cells| {
+        let served = cells.remove(&zone('b')).unwrap();
+        cells.insert(zone('a'), served);
+    });
+    assert_eq!(world.held(), "admitted", "its pods in the zone serve nobody");
+
+    let mut world = crowded(&[("web", 6)]);
+    world.request.overrides.insert("unreachable_service".to_owned());
+    world.cluster().pods.retain(|_, pod| pod.zone == Some(zone('b')));
+    assert_eq!(world.held(), "admitted", "nobody is left to be overloaded");
+
+    let mut world = crowded(&[("web", 6)]);
+    world.settings.max_isolated_zones = 2;
+    world.past_isolation('a', -100, None);
+    (0..6).for_each(|nth| add_pod(world.cluster(), "web", &zone('a'), nth));
+    assert_eq!(world.held(), "insufficient_headroom", "a zone that is out already bears nothing");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What is shown of guardrails is what they do.
 
+use super::capacity::busy;
 use super::*;
-use crate::domain::overview::Ruling;
+use crate::domain::overview::{Answer, GuardrailState, Ruling};
 
 /// Whatever a request is met with, the page says beforehand.
 pub(super) fn agrees(
@@ -24,7 +25,8 @@ pub(super) fn agrees(
     assert_eq!((answers[answer].admitted, &answers[answer].why), (why.is_none(), &why));
 }
 
-fn states(world: &World) -> BTreeMap<String, (Ruling, String)> {
+/// As a replica says it that does not lead.
+fn stands(world: &World) -> (Vec<GuardrailState>, [Answer; 2]) {
     let situation = Situation {
         snapshot: &world.snapshot,
         assessment: &world.assessment,
@@ -36,8 +38,11 @@ fn states(world: &World) -> BTreeMap<String, (Ruling, String)> {
         leads: false,
         acts: world.acts,
     };
-    let (states, _) = super::super::standing(&situation, &zone('b'), &world.settings, at(3));
-    states.into_iter().map(|state| (state.name, (state.ruling, state.says))).collect()
+    super::super::standing(&situation, &zone('b'), &world.settings, at(3))
+}
+
+fn states(world: &World) -> BTreeMap<String, (Ruling, String)> {
+    stands(world).0.into_iter().map(|state| (state.name, (state.ruling, state.says))).collect()
 }
 
 #[test]
@@ -50,7 +55,19 @@ fn what_passes_tells_its_value_and_what_it_needs() {
     world.snapshot.cells.insert(ServiceId::new("default", "web"), cells(3_000.0));
     let states = states(&world);
     for (name, says) in [
+        ("paused", "it is not paused"),
+        ("unseen_cluster", "it is seen"),
+        ("unknown_zone", "3 nodes are in it"),
         ("stale_data", "3 s old, and up to 1m will do"),
+        ("no_fault", "it alone is worse"),
+        ("operator_hold", "no person holds it"),
+        ("blocked_window", "none is open, of 0"),
+        ("planned_maintenance", "no Alertmanager is asked (guard.silences)"),
+        ("regional_fault", "no other zone got worse with it"),
+        ("zones_out_by_others", "out: none; allowed: 1"),
+        ("unreachable_service", "each has at least 1 ready endpoints elsewhere"),
+        ("capacity_trap", "none is known"),
+        ("cooling_down", "not within 15m of an isolation"),
         ("another_zone_isolated", "out: none; allowed: 1"),
         ("too_few_healthy_zones", "2 healthy would be left, and 1 must"),
         (
@@ -93,4 +110,38 @@ fn what_holds_and_what_is_not_known_say_so() {
     let unseen = states(&world);
     assert_eq!(unseen["insufficient_headroom"].0, Ruling::NotEvaluated);
     assert_eq!(unseen["unseen_cluster"].0, Ruling::Holds);
+}
+
+#[test]
+fn what_is_only_counted_at_times_is_told_when_it_is() {
+    let says = |world: &World, name: &str| states(world)[name].clone();
+    let mut world = World::new();
+    busy(&mut world, 590, [3000.0; 3]);
+    let cpu = "the endpoints of default/web that are left would use 89 % of their CPU, 59 % now; up to 90 % will do";
+    assert_eq!(says(&world, "insufficient_cpu"), (Ruling::Passes, cpu.to_owned()));
+    let quiet = "no service is busy enough to overload another zone";
+    busy(&mut world, 590, [199.0; 3]);
+    assert_eq!(says(&world, "insufficient_headroom"), (Ruling::Passes, quiet.to_owned()));
+    busy(&mut world, 590, [200.0; 3]);
+    let busiest = "at most 1.0 times the requests, for endpoints of default/web; up to 2.5 times will do";
+    assert_eq!(says(&world, "insufficient_headroom"), (Ruling::Passes, busiest.to_owned()));
+
+    world.settings.silences = Some(serde_json::from_str(r#"{"alertmanager": "http://alertmanager:9093"}"#).unwrap());
+    world.silences.seen_at = Some(at(0));
+    assert_eq!(says(&world, "planned_maintenance"), (Ruling::Passes, "no silence names it".to_owned()));
+    (world.snapshot.cluster, world.acts) = (None, false);
+    assert_eq!(says(&world, "unseen_cluster"), (Ruling::Passes, "not needed to rehearse".to_owned()));
+}
+
+#[test]
+fn whoever_is_asked_answers_for_the_replica_that_acts_and_says_what_a_person_may_do() {
+    let mut world = World::new();
+    let (_, [own, by_hand]) = stands(&world);
+    assert!(own.admitted && by_hand.admitted);
+    world.assessment.zones.insert(zone('b'), Finding::healthy());
+    world.settings.min_healthy_zones = 3;
+    let (states, [own, by_hand]) = stands(&world);
+    assert_eq!((own.held_by.as_deref(), by_hand.held_by.as_deref()), (Some("no_fault"), Some("too_few_healthy_zones")));
+    let passes = |name: &str| states.iter().find(|state| state.name == name).unwrap().person_passes;
+    assert!(passes("no_fault") && !passes("too_few_healthy_zones"));
 }

@@ -98,7 +98,12 @@ fn what_would_strand_new_pods_is_said_or_holds_as_is_wanted() {
         said(spread(false, 3)).contains("0 new pods fit elsewhere, and more stay pending (minDomains 3, of which 2")
     );
     assert_eq!(said(Workload { tolerates_taint: true, ..spread(true, 1) }), "", "it goes to the zone all the same");
-    let elsewhere = [(zone('a'), 3), (zone('c'), 3)].into();
+    let counted = said(spread(true, 3));
+    assert!(
+        counted.contains("2 new pods fit") && counted.contains("nodeTaintsPolicy"),
+        "three zones are enough: {counted}"
+    );
+    let elsewhere = [(zone('a'), 3), (zone('b'), 0), (zone('c'), 3)].into();
     assert_eq!(said(Workload { pods: elsewhere, ..spread(true, 1) }), "", "it is not in the zone");
     let volume = "the volume of its PersistentVolumeClaim data".to_owned();
     let pinned = Workload { pinned: [(zone('b'), (1, volume))].into(), ..Workload::default() };
@@ -122,7 +127,16 @@ fn what_would_strand_new_pods_is_said_or_holds_as_is_wanted() {
     assert_eq!(world.admit(0), Ok(vec!["capacity_trap"]));
     world.cluster().disruption_budgets.insert(ServiceId::new("default", "web"), [(zone('b'), 2)].into());
     let warned = world.pass(0).unwrap().warnings[0].to_string();
-    assert!(warned.contains("count the drained pods, so drain no nodes elsewhere meanwhile: default/web"), "{warned}");
+    let named = "count the drained pods, so drain no nodes elsewhere meanwhile: default/web (guard.capacity_traps)";
+    assert!(warned.ends_with(named), "{warned}");
+    for nth in 0..21 {
+        let budget = ServiceId::new("default", format!("web-{nth:02}"));
+        world.cluster().disruption_budgets.insert(budget, [(zone('b'), 1)].into());
+    }
+    let warned = world.pass(0).unwrap().warnings[0].to_string();
+    assert!(warned.contains("web-18, and 2 more"), "{warned}");
+    world.cluster().disruption_budgets = [(ServiceId::new("default", "web"), [(zone('b'), 0)].into())].into();
+    assert_eq!(world.admit(0), Ok(vec!["capacity_trap"]), "it counts no pod of the zone");
 }
 
 #[test]
