@@ -116,8 +116,8 @@ fn what_holds_and_what_is_not_known_say_so() {
 fn what_is_only_counted_at_times_is_told_when_it_is() {
     let says = |world: &World, name: &str| states(world)[name].clone();
     let mut world = World::new();
-    busy(&mut world, 590, [3000.0; 3]);
-    let cpu = "the endpoints of default/web that are left would use 89 % of their CPU, 59 % now; up to 90 % will do";
+    busy(&mut world, 580, [3000.0; 3]);
+    let cpu = "the endpoints of default/web that are left would use 87 % of their CPU, 58 % now; up to 90 % will do";
     assert_eq!(says(&world, "insufficient_cpu"), (Ruling::Passes, cpu.to_owned()));
     let quiet = "no service is busy enough to overload another zone";
     busy(&mut world, 590, [199.0; 3]);
