@@ -112,3 +112,30 @@ pub(super) fn suspects<'a>(
 pub(super) fn pod_cycles(watch: &Watch) -> usize {
     watch.reading.span.max(POD_CYCLES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn rival(excess: f64, nats: f64) -> Rival {
+        Rival { excess, nats }
+    }
+
+    #[test]
+    fn a_zone_with_half_the_excess_is_a_rival_and_remembered_for_longer_if_that_is_beyond_doubt() {
+        let memory = |other: Rival| rival_memory(&[rival(0.1, 20.0), other], 0, &ServiceSettings::default());
+        assert_eq!(memory(rival(0.05, 6.0)), SURE_RIVAL);
+        assert_eq!(memory(rival(0.05, 5.9)), DOUBTFUL_RIVAL);
+        assert_eq!(memory(rival(0.049, 20.0)), 0, "and the zone is none to itself");
+        let of_none = |excess| rival_memory(&[rival(0.0, 0.0), rival(excess, 0.0)], 0, &ServiceSettings::default());
+        assert_eq!((of_none(0.001), of_none(0.0009)), (DOUBTFUL_RIVAL, 0), "next to nothing is no measure");
+    }
+
+    #[test]
+    fn a_rival_begins_with_a_fifth_of_the_excess_and_a_little_evidence() {
+        let begins = |other: Rival| rival_begins(&[rival(0.5, 20.0), other], 0);
+        assert!(begins(rival(0.1, 2.0)));
+        assert!(!begins(rival(0.099, 20.0)), "and the zone is none to itself");
+        assert!(!begins(rival(0.1, 1.9)));
+    }
+}

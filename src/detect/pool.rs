@@ -115,3 +115,64 @@ impl Pool {
             .map(|zones| zones.iter().map(|sum| Rival { excess: sum.own / sum.weight.max(1.0), nats: 0.0 }).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pooled(looks: &[Look], floor: f64) -> Look {
+        let mut sum = Sum::default();
+        looks.iter().for_each(|look| sum.add(look));
+        sum.look(floor)
+    }
+
+    fn service(z: f64) -> Look {
+        Look { z, effect: 0.01, live: true, weight: 100.0, ..Look::default() }
+    }
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value}, and not {expected}");
+    }
+
+    #[test]
+    fn services_count_by_their_requests_but_in_evidence_none_counts_for_more_than_its_share() {
+        let light = Look { own: 0.02, seen: 0.03, expected: 0.02, peers: 300.0, peers_seen: 0.01, ..service(-4.0) };
+        let heavy = Look {
+            effect: 0.05,
+            weight: 300.0,
+            own: 0.06,
+            seen: 0.07,
+            expected: 0.02,
+            peers: 900.0,
+            peers_seen: 0.03,
+            ..service(9.0)
+        };
+        let dead = Look { live: false, ..heavy };
+        let both = pooled(&[light, heavy, dead], 0.0);
+        assert!(both.live && !both.large && !pooled(&[dead], 0.0).live);
+        let z = (5.0 - 3.0) / (2.0 * 1.03_f64).sqrt();
+        for (value, expected) in [
+            (both.z, z),
+            (both.effect, 0.04),
+            (both.weight, 400.0),
+            (both.own, 0.05),
+            (both.seen, 0.06),
+            (both.expected, 0.02),
+            (both.error, 0.04 / z),
+            (both.peers, 1200.0),
+            (both.peers_seen, 0.025),
+        ] {
+            near(value, expected);
+        }
+    }
+
+    #[test]
+    fn it_takes_three_services_that_are_worse_and_half_of_many() {
+        let large = |worse: usize, others: usize, floor| {
+            pooled(&[vec![service(1.1); worse], vec![service(1.0); others]].concat(), floor).large
+        };
+        assert!(large(3, 0, 0.01) && large(3, 3, 0.01) && large(4, 4, 0.01));
+        assert!(!large(2, 0, 0.01) && !large(3, 4, 0.01));
+        assert!(!large(3, 0, 0.011), "it must matter");
+    }
+}

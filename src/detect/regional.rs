@@ -67,3 +67,36 @@ fn somebody_stands_out(history: &History) -> bool {
     let services = history.tracks.values().map(|track| &track.watches);
     services.chain([&history.pooled]).any(stands_out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On evidence of 6 nats against 6 that are asked for.
+    fn left(signal: Signal, seen: f64, own: f64) -> bool {
+        let look = Look { live: true, seen, own, own_nats: 6.0, ..Look::default() };
+        let left = |look: &Look| left_its_past(signal, look, 6.0, &ServiceSettings::default());
+        assert!(!left(&Look { own_nats: 5.9, ..look }), "too little evidence");
+        assert!(!left(&Look { live: false, ..look }), "too little to compare");
+        left(&look)
+    }
+
+    #[test]
+    fn what_left_its_past_is_many_times_what_it_was_and_enough_more_to_matter() {
+        for signal in [Signal::ServerErrors, Signal::ClientErrors] {
+            assert!(left(signal, 0.02, 0.01), "twice as many failures");
+            assert!(!left(signal, 0.0199, 0.0099), "not quite");
+            assert!(!left(signal, 0.003, 0.0029), "a multiple of next to nothing");
+        }
+        for signal in [Signal::SlowRequests, Signal::VerySlowRequests] {
+            assert!(left(signal, 0.03, 0.0101), "half as many again");
+            assert!(!left(signal, 0.0311, 0.0101), "not quite");
+            assert!(!left(signal, 0.02, 0.0099), "a multiple of little");
+        }
+        assert!(left(Signal::Latency, 1.2, 0.2) && !left(Signal::Latency, 1.1, 0.1));
+        assert!(
+            left(Signal::LostCalls, 1.0, 0.003),
+            "of lost calls there are none in health, so no multiple is asked for"
+        );
+    }
+}

@@ -133,3 +133,83 @@ impl Scale {
         2.0 / u * (1.0 - (1.0 - (-u).exp()) / u)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Factor;
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-4 * expected, "{value}, and not {expected}");
+    }
+
+    fn scale(cycle_s: i64) -> Scale {
+        Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(cycle_s)))
+    }
+
+    #[test]
+    fn what_is_at_a_limit_is_legal_and_what_is_beyond_is_named() {
+        let wrong = |cycle_s, correlation_s, half_life_s| -> Vec<&'static str> {
+            let [cycle, noise_correlation, half_life] = [cycle_s, correlation_s, half_life_s].map(Period::from_secs);
+            let settings = Settings { cycle, noise_correlation, half_life, ..Settings::default() };
+            settings.problems().into_iter().map(|(key, _)| key).collect()
+        };
+        assert!(wrong(1, 1, 600).is_empty() && wrong(300, 60, 86_400).is_empty());
+        for cycle_s in [0, 301] {
+            assert_eq!(wrong(cycle_s, 60, 3600), ["cycle"]);
+        }
+        assert_eq!(wrong(15, 0, 3600), ["noise_correlation"]);
+        for half_life_s in [599, 86_401] {
+            assert_eq!(wrong(15, 60, half_life_s), ["half_life"]);
+        }
+    }
+
+    #[test]
+    fn each_signal_has_a_smallest_excess_that_counts() {
+        let settings = ServiceSettings {
+            min_error_excess: Ratio::from_percent(0.5),
+            min_slow_excess: Ratio::from_percent(2.0),
+            min_slowdown: Factor::new(1.25),
+            ..ServiceSettings::default()
+        };
+        let least = Signal::ALL.map(|signal| least_excess(signal, &settings));
+        for (excess, expected) in least.into_iter().zip([0.005, 0.005, 0.005, 0.02, 0.02, 0.25]) {
+            near(excess, expected);
+        }
+    }
+
+    #[test]
+    fn the_smaller_a_services_share_the_more_evidence_it_takes_up_to_a_limit() {
+        let settings = ServiceSettings::default();
+        near(trip(&settings, 1.0), 13.0 + 6.0_f64.ln());
+        near(trip(&settings, 0.5), 13.0 + 12.0_f64.ln());
+        near(trip(&settings, 0.0), 13.0 + 60_000.0_f64.ln());
+    }
+
+    #[test]
+    fn times_become_cycles() {
+        let of_15 = scale(15);
+        assert_eq!((of_15.memory, of_15.longest_freeze, of_15.lasting_cycles), (20, 240, 5760));
+        near(of_15.keep.powi(240), 0.5);
+        near(of_15.keep_lasting.powi(5760), 0.5);
+        assert_eq!([60, 5, 1].map(|cycle_s| scale(cycle_s).memory), [20, 60, 128]);
+        assert_eq!([15, 7].map(|cycle_s| scale(cycle_s).clear(&ServiceSettings::default())), [20, 43]);
+    }
+
+    #[test]
+    fn a_window_counts_that_is_neither_too_short_nor_too_long_and_one_of_two_cycles_is_never_too_long() {
+        let counts = |shortest_s, longest_s, span| {
+            let (shortest_window, longest_window) = (Period::from_secs(shortest_s), Period::from_secs(longest_s));
+            scale(15).counts(span, &ServiceSettings { shortest_window, longest_window, ..ServiceSettings::default() })
+        };
+        assert_eq!([1, 2, 4, 5].map(|span| counts(30, 60, span)), [false, true, true, false]);
+        assert_eq!([2, 3].map(|span| counts(0, 0, span)), [true, false]);
+    }
+
+    #[test]
+    fn the_mean_of_more_cycles_is_smoother() {
+        near(scale(15).smoothing(0.001), 1.0);
+        near(scale(15).smoothing(4.0), 2.0 / std::f64::consts::E);
+        near(scale(15).smoothing(8.0), 0.5 + 0.5 * (-2.0_f64).exp());
+    }
+}
