@@ -38,7 +38,8 @@ mutants:
 	$(mutate) $(MUTANTS:%=--file '%') --shard $(SHARD) -- -- guard:: isolate:: decide:: detect:: domain:: || \
 	  { said=$$?; test $$said -eq 2 || test $$said -eq 3; }
 	@test ! -s target/mutants.out/missed.txt || \
-	  sed 's/[][\\.*^$$+?(){}|]/\\&/g; s/.*/--re=^&$$/' target/mutants.out/missed.txt | xargs -d '\n' $(mutate)
+	  sed 's/[][\\.*^$$+?(){}|]/\\&/g; s/.*/--re=^&$$/' target/mutants.out/missed.txt | \
+	  xargs -d '\n' $(mutate) $(MUTANTS:%=--file '%')
 
 # What comes from outside, as bytes that anybody may have written, found by coverage: each target in turn, or TARGET=journal. It needs a
 # C++ compiler. What breaks a promise ends it, and is written into target/fuzzing: put it into the target's corpus with its mending, so
