@@ -24,6 +24,8 @@ struct Told {
     snapshots: Vec<Snapshot>,
     /// Its kind and its warnings, or how it fails.
     end: String,
+    /// What is shown of it, if it fails: as much as has come.
+    beginning: String,
 }
 
 pub fn run(data: &[u8]) {
@@ -35,6 +37,9 @@ pub fn run(data: &[u8]) {
     let pieces = read(answer, usize::from(*size).max(1), &settings);
     assert_eq!((&whole.rows, &whole.end), (&pieces.rows, &pieces.end), "in pieces of {size} bytes");
     assert_eq!(format!("{:?}", whole.snapshots), format!("{:?}", pieces.snapshots), "in pieces of {size} bytes");
+    // The last character may have come in part.
+    let shown = pieces.beginning.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    assert!(whole.beginning.starts_with(shown), "{shown:?} begins no {:?}", whole.beginning);
     judge(&whole.snapshots);
 }
 
@@ -79,7 +84,8 @@ fn read(answer: &[u8], size: usize, settings: &Settings) -> Told {
         // Where it was in the text is said of rows by their own.
         Err(error) => vec![format!("{:?}", error.classify())],
     };
-    told.end = format!("{} {warnings:?} {:?}", told.end, scanner.beginning(80));
+    told.end = format!("{} {warnings:?}", told.end);
+    told.beginning = scanner.beginning(80);
     told.snapshots = builder.finish(&warnings);
     told
 }
