@@ -23,8 +23,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cycle: Period::from_secs(15),
-            knee: Ratio::from_percent(8.8),
-            slowdown_weight: Ratio::from_percent(12.0),
+            knee: Ratio::from_percent(7.6),
+            slowdown_weight: Ratio::from_percent(9.0),
             slow_requests_weight: Ratio::from_percent(25.0),
             noise_correlation: Period::from_secs(60),
             half_life: Period::from_hours(1),
