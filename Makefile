@@ -1,5 +1,5 @@
 # `make test` and `make e2e` are all that CI runs; they fetch what they need.
-.PHONY: image test lint unit simulate mutants fuzz crash drain e2e parts demo page evaluate scale deny
+.PHONY: image test lint unit simulate mutants fuzz crash drain e2e soak parts demo page evaluate scale deny
 
 test: parts lint unit
 
@@ -71,6 +71,12 @@ drain: parts
 # From fault to return on real parts, each a process of its own.
 e2e: parts
 	cargo test --locked --test e2e
+
+# So long on real parts that are killed at random, or thirty days of the embedded world: `make soak SOAK=simulated`. The daemon is
+# optimised, on dependencies that the tests have built. The seed is printed; `make soak SOAK="60m --seed 7"` draws the same again.
+SOAK ?= 60m
+soak: parts
+	cargo test --locked --config profile.dev.package.zoneward.opt-level=2 --test e2e -- soak $(SOAK)
 
 # The image, where there is Docker; no test builds it. `make image IMAGE=registry.example.org/zoneward:0.1.0`, and push it.
 IMAGE ?= zoneward:0.1.0

@@ -15,6 +15,9 @@ pub struct Scenario {
     /// In the order of calls: the gateway calls the first, each calls the next unless `calls_next` is false.
     pub services: Vec<Service>,
     pub requests_per_second: u32,
+    /// By so much they are more by day and fewer by night.
+    #[serde(default = "default_swing")]
+    pub daily_swing: Ratio,
     /// Time that has passed, in health, before the story begins.
     #[serde(default = "default_history")]
     pub history: Period,
@@ -103,6 +106,9 @@ pub enum ScenarioError {
     Invalid { path: String, problem: String },
 }
 
+const fn default_swing() -> Ratio {
+    Ratio::from_percent(0.0)
+}
 const fn default_history() -> Period {
     Period::from_mins(15)
 }

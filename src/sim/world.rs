@@ -19,6 +19,9 @@ pub(super) const GATEWAY: &str = "istio-ingressgateway";
 pub(super) const MARK: &str = "zoneward";
 /// How long resolvers keep an address that was withdrawn.
 const DNS_TTL_S: f64 = 20.0;
+const DAY_S: i64 = 86_400;
+/// Of the day: from nine o'clock on there is more traffic than at its mean.
+const BUSIER_FROM: f64 = 9.0 / 24.0;
 /// Seconds over which users' experience is averaged.
 const USERS_WINDOW: usize = 60;
 
@@ -371,7 +374,9 @@ impl World {
     /// One second of calls, from the gateway down the chain.
     fn traffic(&mut self) {
         let chain = self.chain();
-        let rate = f64::from(self.scenario.requests_per_second);
+        let day = self.now.as_second().rem_euclid(DAY_S) as f64 / DAY_S as f64;
+        let swing = self.scenario.daily_swing.as_fraction() * (std::f64::consts::TAU * (day - BUSIER_FROM)).sin();
+        let rate = f64::from(self.scenario.requests_per_second) * (1.0 + swing);
         let mut calling: BTreeMap<Zone, f64> =
             self.entering.iter().map(|(zone, share)| (zone.clone(), share * rate)).collect();
         let mut caller = GATEWAY.to_owned();

@@ -15,34 +15,34 @@ mod mesh;
 #[path = "../it/planted.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod planted;
+mod scene;
+mod soak;
 #[path = "../it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use zoneward::domain::Zone;
 
-use bind::{Bind, KEY_NAME};
+use bind::Bind;
 use cluster::Cluster;
 use planted::{Server, none_in, none_under};
+use scene::{Mesh, NAME, deployment_anywhere};
 use support::{
-    Process, alertmanager, eventually, free_address, json_lines, prometheus, root, run, stdout, strip, text, zoneward,
+    Process, alertmanager, eventually, free_address, json_lines, prometheus, root, run, stdout, text, zoneward,
 };
 
-const NAME: &str = "api.example.org.";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).map(String::as_str) == Some("mesh") {
-        return mesh::run(&told(&arguments[2..]));
+    match arguments.get(1).map(String::as_str) {
+        Some("mesh") => return mesh::run(&scene::told(&arguments[2..])),
+        Some("soak") => return soak::run(&arguments[2..]),
+        _ => {}
     }
     image::runs_in_an_empty_root();
     println!("The executable of the image, in an empty root: ok");
@@ -69,7 +69,7 @@ fn main() {
         zones: &["zone-a", "zone-b", "zone-c"],
         sick: "zone-b",
         replicas: 2,
-        manifests: three_zones(),
+        manifests: scene::workloads(&["zone-a", "zone-b", "zone-c"], 2),
         mode: "recommend",
         zone_from: "node",
         targets: "/targets/labelled",
@@ -86,18 +86,6 @@ fn main() {
         }
     });
     println!("\n{} passed, 0 failed", settings.len());
-}
-
-fn told(arguments: &[String]) -> mesh::Told {
-    let addresses = arguments[4].split(',').map(|pair| pair.split_once('=').unwrap());
-    mesh::Told {
-        scenario: arguments[0].clone(),
-        listen: arguments[1].parse().unwrap(),
-        name_server: arguments[2].parse().unwrap(),
-        name: NAME.to_owned(),
-        addresses: addresses.map(|(address, zone)| (address.to_owned(), Zone::new(zone))).collect(),
-        pods: arguments[3].parse().unwrap(),
-    }
 }
 
 struct Setting {
@@ -144,10 +132,6 @@ impl Setting {
         println!("{:<9} {when:>6}  {what}", self.mode);
     }
 
-    fn addresses(&self) -> BTreeMap<String, &'static str> {
-        (1..).map(|i| format!("192.0.2.{i}")).zip(self.zones.iter().copied()).collect()
-    }
-
     fn healthy(&self) -> impl Iterator<Item = &'static str> {
         self.zones.iter().copied().filter(|zone| *zone != self.sick)
     }
@@ -184,19 +168,10 @@ struct Stage<'a> {
     _mesh: Mesh,
 }
 
-struct Mesh(Child);
-
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
-}
-
 fn play(setting: &Setting) {
     setting.tell("", &format!("== {}", setting.title));
     let mut stage = Stage::set(setting);
-    let before = stage.everything();
+    let before = scene::everything(&stage.cluster).unwrap();
     let pods = before["pods"].as_array().unwrap().len();
     setting.tell("", &format!("{pods} pods serve in {} zones", setting.zones.len()));
     let daemon = stage.daemon();
@@ -216,7 +191,7 @@ fn play(setting: &Setting) {
     assert!(status.contains("Isolated") && status.contains("requests/s before"), "{status}");
 
     (setting.end)(&mut stage);
-    assert_eq!(stage.everything(), before, "all is exactly as before");
+    assert_eq!(scene::everything(&stage.cluster).unwrap(), before, "all is exactly as before");
     assert_eq!(stage.bind.dig(NAME, "A").len(), setting.zones.len());
     assert!(stage.bind.dig(&format!("_zoneward.{NAME}"), "TXT").is_empty());
     setting.tell(&stage.clock(), "nodes, pods and addresses are exactly as before");
@@ -232,39 +207,17 @@ fn play(setting: &Setting) {
 impl<'a> Stage<'a> {
     fn set(setting: &'a Setting) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster::start();
-        cluster.controllers();
-        cluster.apply(&std::fs::read_to_string(root().join("deploy/crd.yaml")).unwrap());
-        cluster.apply(&std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap());
+        let cluster = scene::cluster(setting.zones);
         cluster.apply(ISTIO);
-        for zone in setting.zones {
-            for nth in 0..2 {
-                cluster.node(&format!("node-{zone}-{nth}"), zone);
-            }
-            cluster.apply(&deployment("istio-ingressgateway", zone, 1));
-        }
-        cluster.apply(&service("istio-ingressgateway"));
         // Istio's resources are served a moment after their definitions.
         eventually("the manifests are applied", PATIENCE, || cluster.try_apply(&setting.manifests).ok());
-        let records: Vec<String> = setting.addresses().keys().map(|ip| format!("api 5 IN A {ip}")).collect();
-        let bind = Bind::start("example.org.", &records.iter().map(String::as_str).collect::<Vec<_>>());
+        let bind = scene::name_server(setting.zones);
 
         let scenario = folder.path().join("scenario.yaml");
         std::fs::write(&scenario, setting.scenario()).unwrap();
         let listen = free_address();
         let pods = setting.zones.len() * (3 * setting.replicas + 1);
-        let addresses: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{ip}={zone}")).collect();
-        let mut mesh = Command::new(std::env::current_exe().unwrap())
-            .arg("mesh")
-            .arg(&scenario)
-            .args([listen.to_string(), bind.address().to_string(), pods.to_string(), addresses.join(",")])
-            .env("KUBECONFIG", cluster.kubeconfig())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(mesh.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let fault = line.trim().parse().unwrap_or_else(|e| panic!("the mesh did not start: {e}"));
+        let (mesh, fault) = Mesh::start(&scenario, listen, (&cluster, &bind), setting.zones, pods);
         let scrape = format!(
             "scrape_configs:\n- job_name: mesh\n  http_sd_configs: [{{url: 'http://{listen}{}', refresh_interval: 1s}}]",
             setting.targets
@@ -278,7 +231,6 @@ impl<'a> Stage<'a> {
         });
         let secret = |name: &str| planted::file(folder.path(), name).display().to_string();
         let config = folder.path().join("config.yaml");
-        let zones: Vec<String> = setting.addresses().iter().map(|(ip, zone)| format!("{zone}: [{ip}]")).collect();
         let text = format!(
             "mode: {mode}\nprometheus:\n  url: '{url}'\n  history: 5m\n  zone_from: {zone_from}\n  {auth}\n  \
              headers: [{{name: X-Key, value_file: {key_of_prometheus}}}]\n\
@@ -287,8 +239,7 @@ impl<'a> Stage<'a> {
              webhook:\n    url: 'http://{hook}/planted-path-of-a-hook?token=planted-query-of-a-hook'\n    \
              bearer_token_file: {token_of_hook}\n    headers: [{{name: X-Key, value_file: {key_of_hook}}}]\n\
              detect: {{cycle: 2s}}\nservice: {{shortest: 6s, longest: 12s}}\nkubernetes: {{namespace: zoneward}}\n\
-             {more}\nsteps:\n  dns_rfc2136:\n    server: {server}\n    zone: example.org.\n    key_name: {KEY_NAME}\n    \
-             key_file: {key}\n    records:\n    - {{name: {NAME}, addresses: {{{zones}}}}}\n",
+             {more}\n{steps}",
             mode = setting.mode,
             more = setting.more,
             zone_from = setting.zone_from,
@@ -306,9 +257,7 @@ impl<'a> Stage<'a> {
             hook = hook.address,
             token_of_hook = secret("token-of-hook"),
             key_of_hook = secret("key-of-hook"),
-            server = bind.address(),
-            key = bind.key_file().display(),
-            zones = zones.join(", "),
+            steps = scene::dns_step(&bind, setting.zones),
         );
         std::fs::write(&config, text).unwrap();
         let messages = Vec::new();
@@ -323,7 +272,7 @@ impl<'a> Stage<'a> {
             prometheus,
             alertmanager,
             hook,
-            _mesh: Mesh(mesh),
+            _mesh: mesh,
         }
     }
 
@@ -416,9 +365,7 @@ impl<'a> Stage<'a> {
         assert_eq!(tainted.len(), 2);
         assert!(tainted.iter().all(|node| node.contains(self.setting.sick)), "{tainted:?}");
         let addresses: Vec<&str> = addresses.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
-        let expected: Vec<String> = self
-            .setting
-            .addresses()
+        let expected: Vec<String> = scene::addresses(self.setting.zones)
             .into_iter()
             .filter(|(_, zone)| *zone != self.setting.sick)
             .map(|(ip, _)| ip)
@@ -523,53 +470,6 @@ impl<'a> Stage<'a> {
             &format!("no secret in {logged} MiB of log, {files} files of journal, and all else that was put out"),
         );
     }
-
-    /// Whole objects, but for versions and times.
-    fn everything(&self) -> Value {
-        let of = |kind: &str| {
-            let mut value: Value = serde_json::from_str(&self.cluster.kubectl(&["get", kind, "-o", "json"])).unwrap();
-            strip(&mut value);
-            value["items"].clone()
-        };
-        serde_json::json!({"nodes": of("nodes"), "pods": of("pods"), "services": of("services")})
-    }
-}
-
-fn service(app: &str) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: {app}}}, \
-         spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 8000}}]}}}}"
-    )
-}
-
-fn deployment(app: &str, zone: &str, replicas: usize) -> String {
-    workload(
-        &format!("{app}-{zone}"),
-        app,
-        replicas,
-        &format!("nodeSelector: {{topology.kubernetes.io/zone: {zone}}}, "),
-    )
-}
-
-fn deployment_anywhere(app: &str, replicas: usize) -> String {
-    workload(app, app, replicas, "")
-}
-
-fn workload(name: &str, app: &str, replicas: usize, place: &str) -> String {
-    format!(
-        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}}}, spec: {{replicas: {replicas}, \
-         selector: {{matchLabels: {{app: {app}}}}}, template: {{metadata: {{labels: {{app: {app}}}}}, \
-         spec: {{{place}terminationGracePeriodSeconds: 0, containers: [{{name: default, image: app}}]}}}}}}}}"
-    )
-}
-
-fn three_zones() -> String {
-    let mut manifests = Vec::new();
-    for app in ["mocka", "mockb", "mockc"] {
-        manifests.push(service(app));
-        manifests.extend(["zone-a", "zone-b", "zone-c"].map(|zone| deployment(app, zone, 2)));
-    }
-    manifests.join("\n---\n")
 }
 
 /// What the article's manifests need of Istio's definitions.

@@ -44,8 +44,8 @@ pub async fn run(told: &Told) {
     let mut kubelet = Kubelet { client: client.clone(), addressed: 0 };
     let seen = loop {
         kubelet.run_pods().await;
-        let seen = look(&client, told).await;
-        if seen.pods.iter().filter(|pod| pod.ready).count() >= told.pods {
+        let seen = try_to_look(&client, told).await;
+        if let Some(seen) = seen.filter(|seen| seen.pods.iter().filter(|pod| pod.ready).count() >= told.pods) {
             break seen;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -61,13 +61,19 @@ pub async fn run(told: &Told) {
     tokio::spawn(export(listener, Arc::clone(&world), CancellationToken::new()));
     std::io::stdout().write_all(format!("{fault}\n").as_bytes()).unwrap();
     std::io::stdout().flush().unwrap();
+    let living = Arc::clone(&world);
+    tokio::spawn(async move {
+        loop {
+            let lived = SignedDuration::from_secs(now().duration_since(began).as_secs());
+            living.lock().unwrap().run_until(began + lived);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    // As long as something can't be read, the mesh goes on as it last knew.
     loop {
         kubelet.run_pods().await;
-        let seen = look(&client, told).await;
-        {
-            let mut world = world.lock().unwrap();
-            world.follow(&seen);
-            world.run_until(began + SignedDuration::from_secs(now().duration_since(began).as_secs()));
+        if let Some(seen) = try_to_look(&client, told).await {
+            world.lock().unwrap().follow(&seen);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -95,16 +101,6 @@ impl Kubelet {
                 let _gone = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
             }
         }
-    }
-}
-
-/// As long as something can't be read, the mesh goes on as it last knew.
-async fn look(client: &Client, told: &Told) -> Seen {
-    loop {
-        if let Some(seen) = try_to_look(client, told).await {
-            return seen;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -154,7 +154,11 @@ pub fn prometheus(major: u32, data: &Path, scrape_configs: &str) -> Process {
 
 /// Instant queries see samples up to so old, which stands in for the staleness markers that backfilled data lacks.
 pub fn prometheus_looking_back(major: u32, data: &Path, scrape_configs: &str, lookback: &str) -> Process {
-    let address = free_address();
+    prometheus_at(free_address(), major, data, scrape_configs, lookback)
+}
+
+/// The same again after it ended, if its address and data are.
+pub fn prometheus_at(address: SocketAddr, major: u32, data: &Path, scrape_configs: &str, lookback: &str) -> Process {
     let config = data.join("prometheus.yml");
     std::fs::write(&config, format!("global: {{scrape_interval: 1s}}\n{scrape_configs}\n")).unwrap();
     let mut command = Command::new(part(&format!("prometheus-{major}")));
