@@ -40,10 +40,10 @@ const PACE: Pace = Pace {
     roll_outs: 0,
 };
 /// All that takes minutes by default takes seconds.
-const PACED: &str = "mode: enforce\ndetect: {cycle: 2s}\nservice: {shortest: 6s, longest: 12s, clear: 20s}\n\
+const PACED: &str = "mode: enforce\ndetect: {cycle: 2s}\nservice: {shortest: 6s, longest: 12s, clear: 1m}\n\
     guard: {stale_after: 15s, cool_down: 1s, max_isolations_per_day: 1000, max_isolations_per_day_of_all: 1000}\n\
     isolate: {expires_after: 1m}\nrollback: {lasting: 15s}\n\
-    recovery: {healthy_for: 10s, refill: 10s, trial: 6s, longest_trial: 30s, back_off: 5s}\n\
+    recovery: {healthy_for: 10s, refill: 10s, shares: [30%, 60%, 100%], trial: 6s, longest_trial: 10s, back_off: 5s}\n\
     audit: {segment_size: 1MiB, keep_size: 64MiB}\n";
 const BOUNDS: Bounds = Bounds { found: 40.0, back: 90.0, recovery: 15.0 };
 /// A daemon that was killed holds its Lease for so long.
@@ -151,6 +151,7 @@ struct Soak {
     spent_s: f64,
     looks: usize,
     clean_looks: usize,
+    unanswered: usize,
     told: usize,
     problems: Vec<String>,
 }
@@ -192,6 +193,7 @@ impl Soak {
             spent_s: 0.0,
             looks: 0,
             clean_looks: 0,
+            unanswered: 0,
             told: 0,
             problems: Vec::new(),
         };
@@ -400,7 +402,13 @@ impl Soak {
             let of: Vec<f64> = self.outages.iter().filter(|(it, _)| *it == part).map(|(_, o)| o.to - o.from).collect();
             println!("{part:?}: {} restarts, {:.0} s gone in all", of.len(), of.iter().sum::<f64>());
         }
-        println!("{} looks from outside, {} of them with nothing out, and all as before", self.looks, self.clean_looks);
+        println!(
+            "{} looks from outside, {} of them with no isolation and all as before; {} had no answer",
+            self.looks, self.clean_looks, self.unanswered
+        );
+        if self.clean_looks == 0 || self.unanswered > self.looks / 10 {
+            problems.push("too little was seen from outside".to_owned());
+        }
         problems.extend(self.grown());
         let verified = run(&["audit", "verify", "--from", self.journal().to_str().unwrap()]);
         println!("{}", stdout(&verified).trim());
