@@ -212,3 +212,24 @@ impl Fault {
         format!("{pods}{what} in {zones}: {}", effects.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::sim::World;
+
+    #[test]
+    fn traffic_swings_with_the_day() {
+        let requests = |hour: i64| {
+            let swinging = Scenario { daily_swing: Ratio::from_percent(40.0), ..Scenario::article().unwrap() };
+            let start = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 + hour) + swinging.history.signed();
+            let mut world = World::new(swinging, start, 1);
+            world.run_until(world.now() + SignedDuration::from_mins(1));
+            world.users().requests as f64
+        };
+        let (by_day, at_night) = (requests(15), requests(3));
+        assert!((2.0..2.7).contains(&(by_day / at_night)), "{by_day} in a minute by day, {at_night} at night");
+    }
+}

@@ -129,11 +129,14 @@ impl<'a> Drawing<'a> {
             Kind::Blip => (one, format!("errors: {:.1}%", self.part(2.0, 5.0))),
             Kind::RollOut => (one, String::new()),
         };
-        let lasts = match kind {
-            _ if FAULTS.contains(&kind) => self.pace.lasts,
-            Kind::Blip => self.pace.blip,
-            Kind::Unseen => self.pace.unseen,
-            _ => self.pace.harmless,
+        let lasts = if FAULTS.contains(&kind) {
+            self.pace.lasts
+        } else if kind == Kind::Blip {
+            self.pace.blip
+        } else if kind == Kind::Unseen {
+            self.pace.unseen
+        } else {
+            self.pace.harmless
         };
         let until = at + self.between(lasts);
         let regional = matches!(kind, Kind::RegionalErrors | Kind::RegionalSlow);

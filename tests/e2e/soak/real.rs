@@ -13,8 +13,8 @@ use serde_json::Value;
 use zoneward::audit::{self, Source};
 
 use super::account::{Account, Bounds, Entry, Outage, judge};
+use super::growth::{self, Sample};
 use super::plan::{self, Pace, Trouble};
-use super::{growth, process};
 use crate::bind::Bind;
 use crate::cluster::Cluster;
 use crate::scene::{self, Mesh, NAME};
@@ -51,11 +51,6 @@ const LEASE_S: f64 = 20.0;
 
 const SAMPLE_S: f64 = 15.0;
 const LOOK_S: f64 = 2.0;
-/// Over the second half, beside what there is.
-const GROWTH: f64 = 0.05;
-const GROWTH_MIB: f64 = 3.0;
-const GROWTH_FILES: f64 = 4.0;
-const GROWTH_THREADS: f64 = 2.0;
 const PATIENCE: Duration = Duration::from_mins(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,17 +68,6 @@ struct Restart {
     gone: f64,
     /// Killed, or asked to end.
     killed: bool,
-}
-
-/// The daemon's, as it is now.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    at: f64,
-    daemon: u32,
-    resident_mib: f64,
-    files: f64,
-    threads: f64,
-    cpu_s: f64,
 }
 
 pub fn soak(seconds: i64, seed: u64) -> Vec<String> {
@@ -339,15 +323,7 @@ impl Soak {
             self.gone.insert(Part::Daemon, (at, at));
             return;
         }
-        let count = |of: &str| std::fs::read_dir(format!("/proc/{}/{of}", daemon.id())).unwrap().count() as f64;
-        self.samples.push(Sample {
-            at,
-            daemon: daemon.id(),
-            resident_mib: process::memory_mib(daemon.id()).0,
-            files: count("fd"),
-            threads: count("task"),
-            cpu_s: process::cpu_s(daemon.id()),
-        });
+        self.samples.push(Sample::of(daemon.id(), at));
     }
 
     fn records(&self) -> Vec<zoneward::domain::Record> {
@@ -409,7 +385,8 @@ impl Soak {
         if self.clean_looks == 0 || self.unanswered > self.looks / 10 {
             problems.push("too little was seen from outside".to_owned());
         }
-        problems.extend(self.grown());
+        println!("the daemon: {:.0} s of processor time", self.spent_s);
+        problems.extend(growth::print(&self.samples));
         let verified = run(&["audit", "verify", "--from", self.journal().to_str().unwrap()]);
         println!("{}", stdout(&verified).trim());
         if !verified.status.success() {
@@ -419,30 +396,6 @@ impl Soak {
         let sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
         println!("the journal: {} bytes in {} files", sizes.iter().sum::<u64>(), sizes.len());
         println!("everything else is in {}", self.folder.display());
-        problems
-    }
-
-    /// Of the last daemon, over the second half of its life.
-    fn grown(&self) -> Vec<String> {
-        let Some(last) = self.samples.last() else { return vec!["there is no sample".to_owned()] };
-        let of_last: Vec<&Sample> = self.samples.iter().filter(|it| it.daemon == last.daemon).collect();
-        let half = &of_last[of_last.len() / 2..];
-        let middle = half[0];
-        let first = self.samples[0];
-        println!("the daemon: {:.0} s of processor time", self.spent_s);
-        println!("                  start   middle      end   line over the second half");
-        let mut problems = Vec::new();
-        let lines: [(&str, fn(&Sample) -> f64, f64); 3] = [
-            ("resident (MiB)", |it| it.resident_mib, GROWTH_MIB + GROWTH * middle.resident_mib),
-            ("open files", |it| it.files, GROWTH_FILES),
-            ("threads", |it| it.threads, GROWTH_THREADS),
-        ];
-        for (what, value, allowed) in lines {
-            let points: Vec<(f64, f64)> = half.iter().map(|it| (it.at, value(it))).collect();
-            let (grown, problem) = growth::judge(what, &points, allowed);
-            println!("{what:<16} {:>6.1} {:>8.1} {:>8.1}   {grown}", value(&first), value(middle), value(last));
-            problems.extend(problem);
-        }
         problems
     }
 }
