@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use zoneward::audit::{self, Source};
+use zoneward::domain::{Record, StepState, Zone};
 
 use super::account::{Account, Bounds, Entry, Outage, judge};
 use super::growth::{self, Sample};
@@ -326,19 +327,20 @@ impl Soak {
         self.samples.push(Sample::of(daemon.id(), at));
     }
 
-    fn records(&self) -> Vec<zoneward::domain::Record> {
-        let (entries, _) = audit::read(&Source::Directory(self.journal())).unwrap_or_default();
-        entries.into_iter().map(|entry| entry.record).collect()
+    /// What is on record by now, if it can be read while it is written.
+    fn records(&self) -> Option<Vec<Record>> {
+        let (entries, _) = audit::read(&Source::Directory(self.journal())).ok()?;
+        Some(entries.into_iter().map(|entry| entry.record).collect())
     }
 
     /// The journal as it grows.
     fn tell(&mut self) {
-        let records = self.records();
-        for record in &records[self.told.min(records.len())..] {
+        let Some(records) = self.records() else { return };
+        for record in records.iter().skip(self.told) {
             let at = record.time.duration_since(self.start).as_secs();
-            let zone = record.zone.as_ref().map_or("", zoneward::domain::Zone::as_str);
-            let step = record.step.as_ref().is_some_and(|step| step.state != zoneward::domain::StepState::Stuck);
-            if !step {
+            let zone = record.zone.as_ref().map_or("", Zone::as_str);
+            let stuck = record.step.as_ref().is_none_or(|step| step.state == StepState::Stuck);
+            if stuck {
                 println!("{at:>6} s  {:<12} {zone:<8} {}", record.event.as_str(), record.message);
             }
         }
@@ -369,7 +371,8 @@ impl Soak {
 
     /// The table; and what is wrong.
     fn close(&self, troubles: &[Trouble]) -> Vec<String> {
-        let entries: Vec<Entry> = self.records().iter().filter_map(|record| Entry::of(record, self.start)).collect();
+        let entries: Vec<Entry> =
+            self.records().unwrap_or_default().iter().filter_map(|record| Entry::of(record, self.start)).collect();
         let outages: Vec<Outage> = self.outages.iter().map(|(_, outage)| *outage).collect();
         let account: Account = judge(troubles, &entries, &outages, &BOUNDS);
         account.print();
