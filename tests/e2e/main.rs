@@ -261,19 +261,7 @@ impl<'a> Stage<'a> {
         );
         std::fs::write(&config, text).unwrap();
         let messages = Vec::new();
-        Self {
-            setting,
-            cluster,
-            bind,
-            folder,
-            config,
-            fault,
-            messages,
-            prometheus,
-            alertmanager,
-            hook,
-            _mesh: mesh,
-        }
+        Self { setting, cluster, bind, folder, config, fault, messages, prometheus, alertmanager, hook, _mesh: mesh }
     }
 
     fn daemon(&self) -> Process {
