@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod, Service
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::runtime::reflector::{self, Store, store::Writer};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -23,6 +25,8 @@ use crate::domain::ClusterView;
 
 /// A watch whose failures go on for so long shows an old cluster.
 const STALE_AFTER: Duration = Duration::from_secs(30);
+/// Once the API server answers again, nothing is done before its watches do: none waits for long.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// Said of what has only begun to be read.
 pub const NOT_YET: &str = "are not read yet";
 /// Failures farther apart do not belong together.
@@ -144,8 +148,10 @@ where
     let (store, writer): (Store<K>, Writer<K>) = reflector::store();
     edges.health.expect(kind);
     tasks.spawn(async move {
-        let events =
-            watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().reflect(writer);
+        let events = watcher(api, config)
+            .modify(|object| object.managed_fields_mut().clear())
+            .backoff(Retries::default())
+            .reflect(writer);
         let events = events.take_until(edges.stop.clone().cancelled_owned());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -175,7 +181,7 @@ where
     let (sender, changes) = watch::channel(0);
     let stopped = stop.clone().cancelled_owned();
     tasks.spawn(async move {
-        let events = watcher(api, watcher::Config::default()).default_backoff().take_until(stopped);
+        let events = watcher(api, watcher::Config::default()).backoff(Retries::default()).take_until(stopped);
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
@@ -185,6 +191,24 @@ where
         }
     });
     changes
+}
+
+/// How long a watch that failed waits: as by default, up to a bound of our own in place of a minute.
+#[derive(Default)]
+struct Retries(DefaultBackoff);
+
+impl Iterator for Retries {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(LONGEST_RETRY))
+    }
+}
+
+impl Backoff for Retries {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 fn error_of(error: &watcher::Error) -> String {
@@ -250,5 +274,18 @@ impl Health {
                 (true, None, _) => None,
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_is_tried_again_soon_however_long_it_has_failed() {
+        let waits: Vec<Duration> = Retries::default().take(40).collect();
+        assert_eq!(waits.len(), 40, "it is never given up");
+        assert!(waits[0] < Duration::from_secs(2), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= LONGEST_RETRY), "{waits:?}");
     }
 }
