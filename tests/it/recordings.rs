@@ -52,14 +52,14 @@ fn a_gray_zone_is_isolated_when_it_was_and_by_the_evidence_that_it_was() {
     let records = replayed(&shipped(GRAY_ZONE), &[]);
     let expected = [
         decided("2025-01-06T00:45:30Z", "suspect", "cn-hangzhou-j"),
-        decided("2025-01-06T00:46:00Z", "isolate", "cn-hangzhou-j"),
+        decided("2025-01-06T00:45:45Z", "isolate", "cn-hangzhou-j"),
         decided("2025-01-06T01:10:00Z", "clear", "cn-hangzhou-j"),
     ];
     assert_eq!(decisions(&records), expected);
     let isolated = records.iter().find(|r| text(r, "event") == "isolate").unwrap();
     assert_eq!(isolated["services"], serde_json::json!(["default/mockb", "default/mockc"]));
     assert_eq!(isolated["signals"], serde_json::json!(["server_errors"]));
-    let sentence = "default/mockb fails 15.3 % (n = 660) against 0.00 % in its peers (n = 1,158)";
+    let sentence = "default/mockb fails 14.7 % (n = 450) against 0.00 % in its peers (n = 722)";
     assert!(text(isolated, "message").contains(sentence), "{}", text(isolated, "message"));
 }
 
