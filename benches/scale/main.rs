@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use zoneward::domain::CycleLength;
+use zoneward::domain::{CycleLength, percent_encoded};
 use zoneward::observe::PrometheusObserver;
 
 use support::Process;
@@ -242,12 +242,6 @@ async fn ask(
         bytes += chunk.len() as u64;
     }
     bytes
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// zoneward in a process of its own, and the processor time of Prometheus for one of its cycles.

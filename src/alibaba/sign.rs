@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{Keys, Parameters};
+use crate::domain::percent_encoded;
 
 pub const FORM: &str = "application/x-www-form-urlencoded";
 const ALGORITHM: &str = "ACS3-HMAC-SHA256";
@@ -72,14 +73,6 @@ fn sha256(text: &str) -> String {
 pub fn encoded(parameters: &Parameters) -> String {
     let pair = |(name, value): (&String, &String)| format!("{}={}", percent_encoded(name), percent_encoded(value));
     parameters.iter().map(pair).collect::<Vec<_>>().join("&")
-}
-
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

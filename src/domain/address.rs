@@ -1,5 +1,11 @@
 //! Addresses of servers, as the configuration names them.
 
+/// A text as a part of an address: all but what RFC 3986 leaves unreserved is encoded.
+pub fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// Without what may be secret in it: a name and a password, a query. What is none is shown as far as it can be.
 pub fn shown_address(address: &str) -> String {
     let address = address.split(['?', '#']).next().unwrap_or_default();

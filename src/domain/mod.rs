@@ -19,7 +19,7 @@ pub mod silence;
 pub mod verdict;
 pub mod zone;
 
-pub use address::{problem_of_address, problem_of_base_address, shown_address};
+pub use address::{percent_encoded, problem_of_address, problem_of_base_address, shown_address};
 pub use calendar::{Day, NamedTimeZone, TimeOfDay};
 pub use cluster::ClusterView;
 pub use decision::{Decision, HoldReason, Mode, Request};

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::address::percent_encoded;
+
 const HIDDEN: &str = "<hidden>";
 /// What is shown of an answer is cut off somewhere: the beginning of a secret, if so long, is one as well.
 const SHORTEST_PART: usize = 8;
@@ -69,11 +71,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
     }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn without_beginning_at_end(text: &str, secret: &str) -> String {

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::alerts::{Alert, Alerts, Key};
 use super::{Acting, Count, Outcome};
-use crate::domain::{Period, Record, problem_of_address, problem_of_base_address};
+use crate::domain::{Period, Record, percent_encoded, problem_of_address, problem_of_base_address};
 use crate::http::{Access, HttpError};
 use crate::ports::Notifier;
 
@@ -234,10 +234,7 @@ fn in_json((name, zone): &Key, alert: &Alert, settings: &AlertmanagerSettings, n
 
 /// The link with the zone in it.
 fn of_zone(link: &str, zone: &str) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
-    let escaped: String =
-        zone.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
-    link.replace("{zone}", &escaped)
+    link.replace("{zone}", &percent_encoded(zone))
 }
 
 fn lock(alerts: &Mutex<Alerts>) -> std::sync::MutexGuard<'_, Alerts> {
