@@ -149,4 +149,119 @@ mod tests {
         let one_worse: Vec<_> = expected(&[1000.0; 3], &[50.0, 1.0, 1.0], &past).collect();
         assert!(one_worse[0].0 < 0.005, "the sick zone is held against the healthy ones: {one_worse:?}");
     }
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value}, and not {expected}");
+    }
+
+    #[test]
+    fn evidence_grows_with_the_distance_from_what_is_expected_on_either_side() {
+        near(deviance(4.0, 2.0, 0.5), 4.0 * 2.0_f64.ln() - 6.0 * 1.5_f64.ln());
+        near(deviance(0.0, 2.0, 0.5), 2.0 * 2.0_f64.ln());
+        near(deviance(2.0, 2.0, 0.5), 0.0);
+    }
+
+    #[test]
+    fn a_zone_of_which_little_is_known_is_taken_to_be_like_the_service() {
+        // The service fails in two of a thousand: two failures' worth of it are a thousand requests.
+        let usual = usual(&[1000.0, 500.0], &[3.0, 0.0]);
+        for (usual, (own, peers, weight)) in
+            usual.iter().zip([(5.0 / 2000.0, 2.0 / 1500.0, 5.0), (2.0 / 1500.0, 5.0 / 2000.0, 2.0)])
+        {
+            near(usual.own, own);
+            near(usual.peers, peers);
+            near(usual.weight, weight);
+        }
+    }
+
+    #[test]
+    fn what_a_zone_is_used_to_stays_near_what_it_was_used_to_over_days() {
+        let of = |own| Usual { own, peers: 0.002, weight: 5.0 };
+        let bounded = bounded(vec![of(0.01), of(0.006)], &[of(0.002), of(0.002)], 0.005);
+        near(bounded[0].own, 0.007);
+        near(bounded[1].own, 0.006);
+    }
+
+    #[test]
+    fn what_is_expected_carries_a_standing_difference_up_to_three_times_and_what_is_not_known_of_it() {
+        let expected = |own, peers, weight| {
+            let usual = [Usual { own, peers, weight }; 2];
+            expected(&[1000.0; 2], &[10.0, 4.0], &usual).collect::<Vec<_>>()
+        };
+        let check = |(p, unknown): (f64, f64), (expected_p, expected_unknown): (f64, f64)| {
+            near(p, expected_p);
+            near(unknown, expected_unknown);
+        };
+        check(expected(0.004, 0.002, 8.0)[0], (2.0 * 6.0 / 2000.0, 1.0 / 6.0 + 1.0 / 8.0));
+        check(expected(0.008, 0.002, 8.0)[0], (3.0 * 6.0 / 2000.0, 1.0 / 6.0 + 1.0 / 8.0));
+        check(expected(0.01, 0.02, 4.0)[1], (12.0 / 1100.0, 1.0 / 12.0));
+        check(expected(0.02, 0.02, 5.0)[1], (0.02, 1.0 / 5.0));
+    }
+
+    const FLOORS: Floors = Floors { excess: 0.02, ratio: 2.0, failures: 5.0, requests: 10.0 };
+
+    /// Of two zones that are used to four failures in a thousand, twice as many as their peers.
+    fn compared(requests: [f64; 2], failures: [f64; 2], floors: &Floors) -> Vec<Look> {
+        let past = [Usual { own: 0.004, peers: 0.002, weight: 8.0 }; 2];
+        compare(&requests, &failures, &past, Spread { relative_variance: 0.1 }, floors)
+    }
+
+    #[test]
+    fn a_zone_is_compared_with_what_is_expected_of_it_and_with_its_past() {
+        let looks = compared([1000.0; 2], [30.0, 4.0], &FLOORS);
+        let variance = [0.1 + 1.0 / 6.0 + 1.0 / 8.0, 0.1 + 1.0 / 32.0 + 1.0 / 8.0];
+        let nats = [deviance(30.0, 6.0, variance[0]), deviance(4.0, 32.0, variance[1])];
+        let (sick, healthy) = (looks[0], looks[1]);
+        for (value, expected) in [
+            (sick.z, (2.0 * nats[0]).sqrt()),
+            (sick.effect, 0.024),
+            (sick.weight, 1000.0),
+            (sick.own, 0.026),
+            (sick.own_nats, deviance(30.0, 4.0, variance[0])),
+            (sick.seen, 0.03),
+            (sick.expected, 0.006),
+            (sick.error, (0.03 / 1000.0 + 0.006 * 0.006 * variance[0]).sqrt()),
+            (sick.peers, 1000.0),
+            (sick.peers_seen, 0.004),
+            (healthy.z, -(2.0 * nats[1]).sqrt()),
+            (healthy.effect, -0.028),
+            (healthy.own, 0.0),
+            (healthy.own_nats, 0.0),
+            (healthy.peers_seen, 0.03),
+        ] {
+            near(value, expected);
+        }
+        assert!(sick.large && sick.live && !healthy.large && healthy.live);
+    }
+
+    #[test]
+    fn an_effect_matters_that_is_large_enough_in_each_respect() {
+        let large = |floors: Floors| compared([1000.0; 2], [30.0, 4.0], &floors)[0].large;
+        assert!(large(Floors { excess: 0.0239, ..FLOORS }) && !large(Floors { excess: 0.0241, ..FLOORS }));
+        assert!(large(Floors { ratio: 4.99, ..FLOORS }) && !large(Floors { ratio: 5.01, ..FLOORS }));
+        assert!(large(Floors { failures: 30.0, ..FLOORS }) && !large(Floors { failures: 31.0, ..FLOORS }));
+        assert!(large(Floors { requests: 1000.0, ..FLOORS }) && !large(Floors { requests: 1001.0, ..FLOORS }));
+    }
+
+    #[test]
+    fn a_zone_is_compared_that_has_enough_requests_and_whose_peers_have() {
+        let live = |requests| compared(requests, [0.0; 2], &FLOORS).into_iter().map(|look| look.live).collect::<Vec<_>>();
+        assert_eq!(live([10.0, 10.0]), [true, true]);
+        assert_eq!(live([9.0, 10.0]), [false, false]);
+        let alone = compare(
+            &[9.0, 20.0, 20.0],
+            &[0.0; 3],
+            &[Usual { own: 0.004, peers: 0.002, weight: 8.0 }; 3],
+            Spread { relative_variance: 0.1 },
+            &FLOORS,
+        );
+        assert_eq!(alone.iter().map(|look| look.live).collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    #[test]
+    fn fewer_than_three_failures_are_no_evidence_that_a_zone_left_its_past() {
+        let own_nats = |failures| compared([100.0, 100.0], [failures, 0.0], &FLOORS)[0].own_nats;
+        assert!(own_nats(3.0) > 1.0);
+        near(own_nats(2.0), 0.0);
+    }
 }

@@ -50,4 +50,22 @@ mod tests {
         assert_eq!(first_slow_bucket(&usual, 0.02), 4, "2 % lie above the fourth edge");
         assert_eq!(first_slow_bucket(&usual, 0.001), 6, "0.1 % lie above the sixth");
     }
+
+    #[test]
+    fn slow_requests_are_those_from_a_bucket_on() {
+        assert_eq!([0, 1, 3].map(|first| slow(&[1.0, 2.0, 4.0], first)), [7.0, 6.0, 0.0]);
+    }
+
+    #[test]
+    fn steepness_is_how_many_more_pass_the_edge_where_all_are_a_tenth_slower() {
+        let edges_ms = [1.0, 10.0, 100.0, f64::INFINITY];
+        let step = 1.1_f64.ln();
+        // Of the 8 % in the bucket below the edge so many lie within a tenth of it; 2 % are above.
+        let within = 0.08 * step / 10.0_f64.ln();
+        let steep = steepness(&[900.0, 80.0, 15.0, 5.0], 2, &edges_ms);
+        assert!((steep - ((0.02 + within) / 0.02).ln() / step).abs() < 1e-9, "{steep}");
+        assert_eq!(steepness(&[980.0, 0.0, 15.0, 5.0], 2, &edges_ms).to_bits(), 1.0_f64.to_bits(), "at least as many");
+        let all_below = steepness(&[0.0, 999.0, 1.0], 2, &[1.0, 1.1, f64::INFINITY]);
+        assert_eq!(all_below.to_bits(), 8.0_f64.to_bits(), "and no more than can be known");
+    }
 }
