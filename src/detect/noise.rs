@@ -158,3 +158,132 @@ impl Noise {
         self.weights[i] = self.weights[i] * keep + weights;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::domain::{CycleLength, Period};
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value}, and not {expected}");
+    }
+
+    fn learned(noise: &Noise, signal: Signal) -> (f64, f64) {
+        (noise.squares[signal as usize], noise.weights[signal as usize])
+    }
+
+    #[test]
+    fn noise_is_as_usual_until_it_is_learned_and_stays_within_a_third_and_four_times_of_that() {
+        let variance = |squares, weight| {
+            let noise = Noise { squares: [squares; SIGNALS], weights: [weight; SIGNALS] };
+            [noise.variance(Signal::ServerErrors), noise.variance(Signal::SlowRequests)]
+        };
+        for ((squares, weight), expected) in [
+            ((0.0, 0.0), [0.5, 0.08]),
+            ((1.2, 8.0), [(1.2 + 4.0) / 16.0, (1.2 + 0.64) / 16.0]),
+            ((0.0, 1000.0), [0.5 / 3.0, 0.08 / 3.0]),
+            ((1000.0, 1.0), [2.0, 0.32]),
+        ] {
+            variance(squares, weight).into_iter().zip(expected).for_each(|(value, expected)| near(value, expected));
+        }
+    }
+
+    #[test]
+    fn what_was_learned_fades_as_more_is() {
+        let mut noise = Noise::default();
+        noise.add(Signal::Latency, 4.0, 2.0, 0.5);
+        noise.add(Signal::Latency, 1.0, 3.0, 0.5);
+        assert_eq!(learned(&noise, Signal::Latency), (3.0, 4.0));
+        assert_eq!(learned(&noise, Signal::ServerErrors), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_noise_of_a_rate_is_its_square_beyond_that_of_chance() {
+        // Two in a thousand fail in health; of a thousand requests in each zone so many.
+        let of = |failures: [f64; 2], healthy: [bool; 2]| {
+            let mut noise = Noise::default();
+            let known = ([500.0, 500.0], [1.0, 1.0]);
+            let known = (known.0.as_slice(), known.1.as_slice());
+            noise.rate(Signal::ServerErrors, &[1000.0, 1000.0], &failures, known, &healthy, (1.0, 0.5));
+            learned(&noise, Signal::ServerErrors)
+        };
+        // Of the first zone two are expected, as (2 + 2) of 2000 say; of the second six, as (10 + 2) of 2000 do.
+        let first = 2.0 / 5.0 * ((8.0 * 8.0 - 2.0) / 4.0) / 0.5;
+        let second = 6.0 / 9.0 * ((4.0 * 4.0 - 6.0) / 36.0) / 0.5;
+        let (squares, weights) = of([10.0, 2.0], [true, true]);
+        near(squares, first + second);
+        near(weights, 2.0 / 5.0 + 6.0 / 9.0);
+        let (squares, weights) = of([10.0, 2.0], [true, false]);
+        near(squares, first);
+        near(weights, 2.0 / 5.0);
+        near(of([40.0, 2.0], [true, false]).0, 2.0 / 5.0 * LARGEST_SQUARE / 0.5);
+    }
+
+    #[test]
+    fn the_noise_of_shares_is_how_far_a_zone_is_from_what_the_others_say_it_is_due() {
+        let of = |served: [f64; 2], healthy: [bool; 2]| {
+            let mut noise = Noise::default();
+            noise.shares(&served, &[1000.0, 1000.0], &healthy, (1.0, 0.5));
+            learned(&noise, Signal::LostCalls)
+        };
+        // Each is due what the other has.
+        let first = 30.0 / 60.0 * ((10.0 * 10.0 - 60.0) / 900.0) / 0.5;
+        let second = 40.0 / 70.0 * ((10.0 * 10.0 - 80.0) / 1600.0) / 0.5;
+        let (squares, weights) = of([40.0, 30.0], [true, true]);
+        near(squares, first + second);
+        near(weights, 30.0 / 60.0 + 40.0 / 70.0);
+        near(of([40.0, 30.0], [true, false]).0, first);
+        near(of([3000.0, 30.0], [true, false]).0, 30.0 / 60.0 / 0.5);
+    }
+
+    /// Of two zones that differ by `offset` in health: what one block says whose first zone has slower requests.
+    fn location(requests: f64, offset: f64, known: f64, healthy: bool) -> (Noise, Past, f64, f64, Scale) {
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let edges_ms = [1.0, 10.0, 100.0, 1000.0, f64::INFINITY];
+        let table = ShiftTable::new(&[0.1, 0.4, 0.4, 0.1, 0.0].map(|share| share * 10_000.0), &edges_ms);
+        let mut past = Past::default();
+        (0..2).for_each(|at| past.insert_zone(at, edges_ms.len()));
+        past.offsets[0].learn(offset, known, 1.0, 1.0);
+        let shares = [[0.05, 0.4, 0.4, 0.15, 0.0], [0.1, 0.4, 0.4, 0.1, 0.0]];
+        let latency = shares.map(|zone| zone.map(|share| share * requests).to_vec()).to_vec();
+        let (shift, sampling) = location::shifts_against_peers(&latency, &table)[0];
+        let block = Frame { latency, ..Frame::empty(2, edges_ms.len()) };
+        let mut noise = Noise::default();
+        noise.location(&block, &[requests; 2], &mut past, &[healthy, false], &table, &scale);
+        (noise, past, shift, sampling, scale)
+    }
+
+    #[test]
+    fn the_noise_of_durations_is_the_square_of_the_shift_beyond_the_standing_one_and_that_of_chance() {
+        let usual = location::USUAL_NOISE * location::USUAL_NOISE;
+        let check = |(noise, _, _, sampling, scale): (Noise, Past, f64, f64, Scale), square: f64| {
+            let weight = usual / (usual + sampling);
+            let (squares, weights) = learned(&noise, Signal::Latency);
+            near(squares, weight * square / scale.smoothing(BLOCK as f64));
+            near(weights, weight);
+        };
+        let (_, _, shift, sampling, _) = location(50_000.0, 0.1, 5.0, true);
+        assert!(shift > 0.1 && sampling < 1e-3, "{shift}, {sampling}");
+        let offset = shift - 0.1;
+        check(location(50_000.0, offset, 5.0, true), 0.1 * 0.1 - sampling);
+        check(location(50_000.0, -5.0, 3.0, true), LARGEST_SQUARE * usual);
+        let (_, _, shift, sampling, _) = location(20.0, 0.0, 5.0, true);
+        assert!(sampling > 4.0 * usual, "{sampling}");
+        check(location(20.0, shift, 5.0, true), -4.0 * usual);
+    }
+
+    #[test]
+    fn a_standing_shift_is_learned_before_its_noise_is_and_only_of_healthy_zones_with_enough_requests() {
+        let usual = location::USUAL_NOISE * location::USUAL_NOISE;
+        let (noise, past, shift, sampling, scale) = location(20.0, 0.0, 2.9, true);
+        assert_eq!(learned(&noise, Signal::Latency), (0.0, 0.0));
+        let (weight, kept) = (usual / (usual + sampling), 2.9 * scale.keep.powi(4));
+        near(past.offsets[0].weight, kept + weight);
+        near(past.offsets[0].value(f64::INFINITY), weight * shift / (kept + weight));
+        for (requests, healthy) in [(19.0, true), (20.0, false)] {
+            let (_, past, ..) = location(requests, 0.0, 2.9, healthy);
+            near(past.offsets[0].weight, kept);
+        }
+    }
+}

@@ -296,3 +296,6 @@ pub(super) fn severity(signal: Signal, effect: f64, settings: &Settings) -> f64 
         Signal::Latency => effect * settings.slowdown_weight.as_fraction(),
     }
 }
+
+#[cfg(test)]
+mod tests;

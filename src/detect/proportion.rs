@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_zone_is_compared_that_has_enough_requests_and_whose_peers_have() {
-        let live = |requests| compared(requests, [0.0; 2], &FLOORS).into_iter().map(|look| look.live).collect::<Vec<_>>();
+        let live =
+            |requests| compared(requests, [0.0; 2], &FLOORS).into_iter().map(|look| look.live).collect::<Vec<_>>();
         assert_eq!(live([10.0, 10.0]), [true, true]);
         assert_eq!(live([9.0, 10.0]), [false, false]);
         let alone = compare(
