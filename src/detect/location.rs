@@ -273,4 +273,94 @@ mod tests {
             assert!(shift.abs() < 1e-9, "{shift}");
         }
     }
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-9, "{value}, and not {expected}");
+    }
+
+    /// A mean ridit of 0.75 is half as slow again, and one of 1 six times as slow.
+    fn table() -> ShiftTable {
+        let probabilities = [0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 0.99];
+        ShiftTable { probabilities, slope: 0.5 }
+    }
+
+    #[test]
+    fn the_last_bucket_reaches_to_ten_times_its_lower_edge() {
+        let logs = log_edges(&[1.0, 10.0, f64::INFINITY]);
+        logs.into_iter().zip([0.0, 10.0_f64.ln(), 100.0_f64.ln()]).for_each(|(log, expected)| near(log, expected));
+    }
+
+    #[test]
+    fn a_zone_is_shifted_by_its_mean_ridit_among_its_peers_with_ties_counted_half() {
+        let shifts = shifts_against_peers(&[vec![0.0, 10.0], vec![10.0, 10.0]], &table());
+        // Half of the peers' requests are faster, and half as fast: 1/2 + 1/4. Ties leave (1 - 2/8) / 12 of the variance.
+        near(shifts[0].0, 1.5_f64.ln());
+        near(shifts[0].1, 0.75 / 12.0 * (1.0 / 10.0 + 1.0 / 20.0) / (0.5 * 0.5));
+        // Half of its own are as fast as all of the peers' are, and half are faster.
+        near(shifts[1].0, f64::midpoint(0.7_f64.ln(), 0.85_f64.ln()));
+        near(shifts[1].1, 0.0);
+        let unused = shifts_against_peers(&[vec![0.0, 10.0, 0.0], vec![10.0, 10.0, 0.0]], &table());
+        near(unused[0].0, shifts[0].0);
+    }
+
+    #[test]
+    fn a_standing_difference_follows_what_is_learned_and_stays_near_what_it_was_over_days() {
+        let mut offset = Offset::default();
+        offset.learn(0.2, 1.0, 0.5, 0.9);
+        offset.learn(0.4, 2.0, 0.5, 0.9);
+        near(offset.weight, 2.5);
+        near(offset.value(f64::INFINITY), (0.1 + 0.8) / 2.5);
+        near(offset.value(0.01), (0.18 + 0.8) / 2.9 + 0.01);
+    }
+
+    /// The first of two zones has only slow requests; before, it had as many fast ones, and over days so.
+    fn compared(n: f64, known: f64, over_days: [f64; 2], settings: &ServiceSettings) -> Look {
+        let mut past = Past::default();
+        (0..2).for_each(|at| past.insert_zone(at, 2));
+        past.recent.latency = vec![vec![known / 2.0; 2]; 2];
+        past.lasting.latency = vec![over_days.to_vec(); 2];
+        past.offsets[0].learn(0.1, 4.0, 1.0, 1.0);
+        let latency = [vec![0.0, n], vec![n, n]];
+        compare(&latency, &past, &KnownDurations::of(&past), &table(), 0.001, settings)[0]
+    }
+
+    #[test]
+    fn a_zone_is_slower_by_the_smaller_of_both_measures_and_its_error_has_three_parts() {
+        let settings = ServiceSettings::default();
+        let look = compared(40.0, 200.0, [100.0, 100.0], &settings);
+        let (excess, own) = (1.5_f64.ln() - 0.1, 1.5_f64.ln());
+        let sampling = 0.75 / 12.0 * (1.0 / 40.0 + 1.0 / 80.0) / (0.5 * 0.5);
+        let error = f64::sqrt(sampling + 0.001 + 0.05 * 0.05 / 5.0);
+        for (value, expected) in [
+            (look.z, excess / error),
+            (look.effect, excess.exp() - 1.0),
+            (look.own, 0.5),
+            (look.own_nats, (own / error).powi(2) / 2.0),
+            (look.seen, excess.exp()),
+            (look.error, error * excess.exp()),
+            (look.weight, 40.0),
+            (look.peers, 80.0),
+        ] {
+            near(value, expected);
+        }
+        assert!(look.live && look.large);
+    }
+
+    #[test]
+    fn what_was_always_fast_over_days_is_slower_than_it_may_have_become() {
+        // Over days none was slow: all of them would be six times as slow, of which 15 % may have been learned.
+        near(compared(40.0, 200.0, [200.0, 0.0], &ServiceSettings::default()).own, 6.0 / 1.15 - 1.0);
+    }
+
+    #[test]
+    fn a_zone_is_compared_that_has_twenty_requests_and_a_hundred_in_its_past() {
+        let live = |n, known, min_requests| {
+            let settings = ServiceSettings { min_requests, ..ServiceSettings::default() };
+            let look = compared(n, known, [100.0, 100.0], &settings);
+            assert_eq!((look.z > 0.0, look.own_nats > 0.0, look.large), (look.live, look.live, look.live));
+            look.live
+        };
+        assert!(live(20.0, 100.0, 10) && live(40.0, 100.0, 40));
+        assert!(!live(19.0, 100.0, 10) && !live(20.0, 99.0, 10) && !live(40.0, 100.0, 41));
+    }
 }

@@ -163,4 +163,34 @@ mod tests {
         let due = expected_served(&[100.0, 50.0, 100.0], &[1000.0, 1000.0, 1000.0]);
         assert_eq!(due, [75.0, 100.0, 75.0], "the second zone's servers miss half of theirs");
     }
+
+    #[test]
+    fn a_zone_is_due_nothing_where_the_others_had_nothing() {
+        assert_eq!(expected_served(&[5.0, 5.0], &[100.0, 0.0]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_weaker_of_what_clients_lost_and_what_servers_miss_counts() {
+        let look = looks(2000.0, [0.15; 3], [0.0, 0.45, 0.0])[1];
+        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-6, "{value}, and not {expected}");
+        // In health 300 of 300,000 calls are lost, and servers see the rest.
+        let (usual_loss, seen) = (301.0 / 300_500.0, 0.999);
+        let lost_there = (900.0 - 6000.0 * usual_loss) * seen;
+        // Due are 2000, as the others answer, of which 900 are missing; by chance of so much variance.
+        let variance = 2000.0 * (1.0 + 2000.0 / 4000.0) + 0.01 * 0.3 * 2000.0 * 2000.0;
+        let ratio = lost_there * (2.0 * 900.0 - lost_there) / (2.0 * variance);
+        for (value, expected) in [
+            (look.z, (2.0 * NAMING * ratio).sqrt()),
+            (look.effect, lost_there / 2000.0),
+            (look.weight, 2000.0),
+            (look.own, lost_there / 2000.0),
+            (look.own_nats, NAMING * ratio),
+            (look.error, lost_there / 2000.0 / (900.0 / variance.sqrt())),
+            (look.peers, 6000.0),
+            (look.peers_seen, 0.15),
+        ] {
+            near(value, expected);
+        }
+        assert!(look.large && look.live);
+    }
 }
