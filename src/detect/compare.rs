@@ -164,3 +164,35 @@ impl Prepared {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::domain::{CycleLength, Period};
+
+    #[test]
+    fn evidence_is_half_the_square_of_what_is_worse_and_matters() {
+        let nats = |z, large| Look { z, large, ..Look::default() }.nats();
+        assert_eq!(vec![nats(3.0, true), nats(-3.0, true), nats(3.0, false)], [4.5, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn noise_counts_in_what_is_seen_and_in_what_it_is_held_against() {
+        let settings = ServiceSettings::default();
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let frame =
+            |failed: [f64; 2]| Frame { served: vec![1000.0; 2], served_failed: failed.to_vec(), ..Frame::empty(2, 2) };
+        let mut past = Past { cycles: 100.0, ..Past::default() };
+        (0..2).for_each(|at| past.insert_zone(at, 2));
+        (past.recent, past.lasting) = (frame([2.0, 2.0]), frame([2.0, 2.0]));
+        let (edges_ms, usual) = ([1.0, f64::INFINITY], [1.0, 1.0]);
+        let prepared = Prepared::new(&past, &Noise::default(), &edges_ms, &settings, &scale);
+        let table = location::ShiftTable::new(&usual, &edges_ms);
+        let look = prepared.compare(&frame([30.0, 2.0]), 4, &past, &table, &settings, &scale)[0][0];
+        let variance = 0.5 * (scale.smoothing(4.0) + scale.smoothing(100.0)) + 1.0 / 4.0;
+        let expected = 1000.0 * look.expected;
+        let nats = proportion::deviance(30.0, expected, variance);
+        assert!((look.nats() - nats).abs() < 1e-9, "{} and not {nats}", look.nats());
+    }
+}

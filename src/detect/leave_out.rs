@@ -164,3 +164,96 @@ impl Question {
         (share >= PART_SHARE && explains).then_some(*worst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::domain::{CycleLength, Period, ServiceSettings};
+
+    fn scale() -> Scale {
+        Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)))
+    }
+
+    /// In health one request in a thousand fails.
+    fn track() -> Track {
+        let mut track = Track::new(2, ServiceSettings::default());
+        for past in [&mut track.past.recent, &mut track.past.lasting] {
+            (past.served, past.served_failed) = (vec![1e6; 2], vec![1e3; 2]);
+        }
+        track
+    }
+
+    fn pod(name: &str, age: PodAge, total: f64, failed: f64) -> PodCalls {
+        let calls = Calls { total, failed };
+        PodCalls { pod: name.to_owned(), node: Some(format!("node-of-{name}")), age, calls, ..PodCalls::default() }
+    }
+
+    /// Of pods with a thousand requests each, as many as fail in each.
+    fn worst(failed: &[f64]) -> Option<String> {
+        let named = |(nth, failed): (usize, &f64)| pod(&format!("pod-{nth}"), PodAge::Settled, 1000.0, *failed);
+        let pods: Vec<PodCalls> = failed.iter().enumerate().map(named).collect();
+        culprit(&track(), (0, Signal::ServerErrors), (&pods, LeftOut::Pod), 8, &scale())
+    }
+
+    #[test]
+    fn a_pod_with_most_of_the_excess_explains_it_where_the_others_are_calm() {
+        assert_eq!(worst(&[1.0, 1.0, 1.0, 300.0]).as_deref(), Some("pod-3"));
+        assert_eq!(worst(&[1.0, 300.0, 1.0]).as_deref(), Some("pod-1"));
+        assert_eq!(worst(&[1.0, 300.0]), None, "of two pods none is told from the zone");
+        assert_eq!(worst(&[150.0; 4]), None);
+        assert_eq!(worst(&[300.0, 100.0, 100.0]), None, "the others are not calm");
+        assert_eq!(worst(&[4.0, 4.0, 4.0, 8.0]), None, "it has less than half of the excess");
+    }
+
+    #[test]
+    fn with_nearly_all_of_the_excess_the_others_may_have_a_burst_that_is_no_fault() {
+        // Twenty of three thousand are about eight nats: more than a suspicion, and less than a fault. Forty are a fault.
+        assert_eq!(worst(&[6.0, 7.0, 7.0, 100.0]).as_deref(), Some("pod-3"));
+        assert_eq!(worst(&[6.0, 7.0, 7.0, 50.0]), None);
+        assert_eq!(worst(&[13.0, 13.0, 14.0, 500.0]), None);
+    }
+
+    #[test]
+    fn a_pod_that_gets_less_than_a_quarter_of_what_the_others_get_is_not_reached() {
+        let silent = |calls: &[f64], left_out| {
+            let named = |(nth, calls): (usize, &f64)| PodCalls {
+                node: Some(format!("node-{}", nth / 2)),
+                ..pod(&format!("pod-{nth}"), PodAge::Settled, *calls, 0.0)
+            };
+            let pods: Vec<PodCalls> = calls.iter().enumerate().map(named).collect();
+            culprit(&track(), (0, Signal::LostCalls), (&pods, left_out), 8, &scale())
+        };
+        assert_eq!(silent(&[100.0, 100.0, 24.0], LeftOut::Pod).as_deref(), Some("pod-2"));
+        assert_eq!(silent(&[100.0, 100.0, 25.0], LeftOut::Pod), None);
+        assert_eq!(silent(&[100.0, 24.0], LeftOut::Pod), None, "too few pods");
+        assert_eq!(silent(&[100.0, 24.0, 24.0], LeftOut::Pod), None, "more than one");
+        assert_eq!(silent(&[60.0, 60.0, 29.0], LeftOut::Node).as_deref(), Some("node-1"));
+        assert_eq!(silent(&[60.0, 60.0, 15.0, 15.0], LeftOut::Node), None);
+        assert_eq!(silent(&[60.0, 60.0], LeftOut::Node), None, "one node");
+    }
+
+    /// With so many new, settled and gone pods, of which so many requests in a thousand fail.
+    fn rolled(new: (usize, f64), settled: (usize, f64), gone: usize) -> Option<(u32, u32)> {
+        let of = |age, (count, failed)| (0..count).map(move |nth| pod(&format!("{age:?}-{nth}"), age, 1000.0, failed));
+        let pods = of(PodAge::New, new).chain(of(PodAge::Settled, settled)).chain(of(PodAge::Gone, (gone, settled.1)));
+        rolled_out(&track(), (0, Signal::ServerErrors), &pods.collect::<Vec<_>>(), 8, &scale())
+    }
+
+    #[test]
+    fn a_roll_out_explains_it_that_replaced_most_pods_or_whose_pods_alone_are_bad() {
+        assert_eq!(rolled((2, 150.0), (1, 150.0), 2), Some((2, 3)), "most are replaced");
+        assert_eq!(rolled((3, 150.0), (0, 0.0), 0), Some((3, 3)), "all are new");
+        assert_eq!(rolled((0, 0.0), (0, 150.0), 3), Some((0, 0)), "the new ones don't report yet");
+        assert_eq!(rolled((1, 300.0), (2, 1.0), 1), Some((1, 3)), "the new one is bad");
+    }
+
+    #[test]
+    fn a_roll_out_explains_nothing_where_old_pods_are_as_bad() {
+        assert_eq!(rolled((0, 0.0), (3, 150.0), 0), None, "there is none");
+        assert_eq!(rolled((0, 0.0), (3, 150.0), 1), None, "pods went, and none came");
+        assert_eq!(rolled((2, 150.0), (1, 150.0), 0), None, "pods were added");
+        assert_eq!(rolled((1, 150.0), (1, 150.0), 1), None, "half are no majority");
+        assert_eq!(rolled((1, 1.0), (2, 300.0), 1), None, "the settled ones are bad");
+    }
+}
