@@ -403,4 +403,29 @@ mod tests {
         };
         assert_eq!(learned(&one_by_one), learned(&together));
     }
+
+    #[test]
+    fn buckets_are_merged_into_the_coarser_one_that_holds_them() {
+        let own_ms = [1.0, 5.0, 10.0, f64::INFINITY];
+        let counts = [1.0, 2.0, 4.0, 8.0];
+        assert_eq!(coarsen(&own_ms, &counts, &own_ms), counts);
+        assert_eq!(coarsen(&own_ms, &counts, &[5.0, f64::INFINITY]), [3.0, 12.0]);
+        assert_eq!(coarsen(&own_ms, &counts, &[1.0, 5.0, f64::INFINITY]), [1.0, 2.0, 12.0]);
+    }
+
+    #[test]
+    fn newer_figures_of_a_zone_are_mixed_in_as_what_was_known_of_it_fades() {
+        let frame = |n: f64| Frame {
+            served: vec![n; 2],
+            served_failed: vec![2.0 * n; 2],
+            called: vec![3.0 * n; 2],
+            called_failed: vec![4.0 * n; 2],
+            latency: vec![vec![5.0 * n]; 2],
+        };
+        let mut known = frame(8.0);
+        known.mix(&frame(1.0), 1, 0.5);
+        assert_eq!((known.served, known.served_failed), (vec![8.0, 5.0], vec![16.0, 10.0]));
+        assert_eq!((known.called, known.called_failed), (vec![24.0, 15.0], vec![32.0, 20.0]));
+        assert_eq!(known.latency, [[40.0], [25.0]]);
+    }
 }

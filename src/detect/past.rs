@@ -78,3 +78,30 @@ impl Past {
         self.cycles = self.cycles * scale.keep + if frame.has_requests() { share } else { 0.0 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::domain::{CycleLength, Period};
+
+    #[test]
+    fn healthy_zones_are_learned_from_in_cycles_with_requests() {
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let mut past = Past::default();
+        (0..2).for_each(|at| past.insert_zone(at, 2));
+        let frame = Frame { served: vec![10.0, 30.0], called: vec![1.0, 2.0], ..Frame::empty(2, 2) };
+        past.learn(&frame, &[true, false], &scale);
+        past.learn(&frame, &[true, true], &scale);
+        past.learn(&Frame::empty(2, 2), &[true, true], &scale);
+        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-9, "{value}, and not {expected}");
+        near(past.recent.served[0], 10.0 * scale.keep * (1.0 + scale.keep));
+        near(past.lasting.served[0], 10.0 * scale.keep_lasting * (1.0 + scale.keep_lasting));
+        near(past.recent.served[1], 30.0 * scale.keep);
+        near(past.cycles, (0.5 * scale.keep + 1.0) * scale.keep);
+        near(past.traffic(), 11.0 * scale.keep * (1.0 + scale.keep) + 32.0 * scale.keep);
+        assert!(!past.knows_durations());
+        past.recent.latency[1][0] = 1.0;
+        assert!(past.knows_durations());
+    }
+}

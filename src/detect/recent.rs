@@ -143,4 +143,17 @@ mod tests {
         recent.truncate(2);
         assert_eq!((recent.len(), recent.frame(0).served[0]), (2, 7.0));
     }
+
+    #[test]
+    fn what_a_zone_served_is_summed_over_the_newest_cycles() {
+        let mut recent = Recent::default();
+        for n in [1.0, 20.0, 300.0] {
+            let mut frame = Frame::empty(2, 1);
+            (frame.served[1], frame.served_failed[1]) = (2.0 * n, n);
+            recent.push(&frame);
+        }
+        assert_eq!([1, 2, 9].map(|newest| recent.served(1, newest)), [(600.0, 300.0), (640.0, 320.0), (642.0, 321.0)]);
+        assert_eq!(recent.served(0, 9), (0.0, 0.0));
+        assert!(!recent.knows_durations());
+    }
 }
