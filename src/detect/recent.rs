@@ -7,9 +7,15 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::history::Frame;
+use super::settings::LONGEST_WINDOW;
+use crate::domain::Vantage;
 
 /// Columns of a frame beside its durations.
 const COLUMNS: usize = 4;
+/// A scrape that was lost is made good by the next one.
+const MOST_ALONE: usize = 1;
+/// Requests whose absence is no chance: none of them come once in e^10.
+const SURELY_ALONE: f64 = 10.0;
 
 /// Newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -81,6 +87,42 @@ impl Recent {
         (of(0), of(2))
     }
 
+    /// By zone, how many of the newest cycles can be compared with its peers: none from before the zone was alone in having
+    /// requests, of its servers or of its clients. What has happened to all zones since then would show in that one only. That
+    /// its peers had none is more than chance where they would have had ten.
+    pub fn comparable(&self, vantage: Vantage) -> Vec<usize> {
+        let column = match vantage {
+            Vantage::Server => 0,
+            Vantage::Client => 2,
+        };
+        let of_cycle = |packed: &[f32], zone: usize| {
+            let all = &packed[column * self.zones..(column + 1) * self.zones];
+            let of_peers =
+                all.iter().enumerate().filter(|(at, _)| *at != zone).map(|(_, n)| f64::from(*n)).sum::<f64>();
+            (all[zone] > 0.0, of_peers)
+        };
+        let window = || self.frames.iter().take(LONGEST_WINDOW);
+        let of_zone = |zone: usize| {
+            let rate = window().map(|packed| of_cycle(packed, zone).1).sum::<f64>() / window().len().max(1) as f64;
+            let (mut alone, mut since) = (0, 0);
+            for (cycle, packed) in window().enumerate() {
+                match of_cycle(packed, zone) {
+                    (true, of_peers) if of_peers <= 0.0 => {
+                        since = if alone == 0 { cycle } else { since };
+                        alone += 1;
+                    }
+                    (_, of_peers) if of_peers > 0.0 => alone = 0,
+                    _ => {}
+                }
+                if alone > MOST_ALONE && alone as f64 * rate >= SURELY_ALONE {
+                    return since;
+                }
+            }
+            LONGEST_WINDOW
+        };
+        (0..self.zones).map(of_zone).collect()
+    }
+
     /// What a zone served in the newest cycles, and how much of it failed.
     pub fn served(&self, zone: usize, newest: usize) -> (f64, f64) {
         self.frames.iter().take(newest).fold((0.0, 0.0), |(served, failed), packed| {
@@ -142,6 +184,29 @@ mod tests {
         assert_eq!(recent.frame(2).called, [0.0, 0.0, 10.0]);
         recent.truncate(2);
         assert_eq!((recent.len(), recent.frame(0).served[0]), (2, 7.0));
+    }
+
+    #[test]
+    fn a_zone_that_was_alone_is_compared_with_what_its_peers_have_done_since() {
+        let comparable = |peers: &[f64]| {
+            let mut recent = Recent::default();
+            for n in peers {
+                let served = vec![100.0, *n, 0.0];
+                recent.push(&Frame { called: served.iter().map(|n| n / 50.0).collect(), served, ..Frame::empty(3, 1) });
+            }
+            (recent.comparable(Vantage::Server), recent.comparable(Vantage::Client))
+        };
+        let all = vec![LONGEST_WINDOW; 3];
+        assert_eq!(comparable(&[100.0; 20]), (all.clone(), all.clone()));
+        assert_eq!(comparable(&[100.0, 0.0, 100.0, 0.0, 100.0]), (all.clone(), all.clone()), "scrapes that were lost");
+        let alone = [[100.0; 10].as_slice(), &[0.0; 3], &[100.0; 2]].concat();
+        assert_eq!(
+            comparable(&alone),
+            (vec![2, LONGEST_WINDOW, LONGEST_WINDOW], all.clone()),
+            "few calls may fail to come"
+        );
+        assert_eq!(comparable(&alone[..13]).0, [0, LONGEST_WINDOW, LONGEST_WINDOW], "alone now");
+        assert_eq!(comparable(&[0.0; 10]), (all.clone(), all), "never any peers: nothing to go by");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::{Looks, Prepared, SIGNALS};
+use super::compare::{Look, Looks, Prepared, SIGNALS};
 use super::corroborate::Rival;
 use super::history::{Frame, coarsen};
 use super::location::ShiftTable;
@@ -15,7 +15,7 @@ use super::persist::Watches;
 use super::pool::Pool;
 use super::recent::Recent;
 use super::settings::{self, LAG, LONGEST_WINDOW, REMEMBERED, Scale, WARM_UP, WINDOWS};
-use crate::domain::{Calls, Cell, Histogram, ServiceSettings, Zone};
+use crate::domain::{Calls, Cell, Histogram, ServiceSettings, Signal, Vantage, Zone};
 
 /// Cycles after which the latency table is made anew.
 const TABLE_AGE: u64 = 20;
@@ -191,7 +191,12 @@ impl Track {
             return;
         };
         let prepared = Prepared::new(&self.past, &self.noise, &self.edges_ms, &self.settings, scale);
-        let look = |sum: &Frame, span| prepared.compare(sum, span, &self.past, table, &self.settings, scale);
+        let comparable = [Vantage::Server, Vantage::Client].map(|vantage| self.recent.comparable(vantage));
+        let look = |sum: &Frame, span| {
+            let mut looks = prepared.compare(sum, span, &self.past, table, &self.settings, scale);
+            dismiss(&mut looks, span, &comparable);
+            looks
+        };
         let mut sum = self.recent.frame(0);
         let newest = look(&sum, 1);
         self.watches.note_newest(&newest);
@@ -283,6 +288,16 @@ impl Track {
             let (s, c) = self.recent.traffic(zone, cycle);
             (served + s, called + c)
         })
+    }
+}
+
+/// Comparisons with peers that were not there at the time are none.
+fn dismiss(looks: &mut Looks, span: usize, comparable: &[Vec<usize>; 2]) {
+    for (signal, looks) in Signal::ALL.into_iter().zip(looks) {
+        let cycles = &comparable[usize::from(signal.vantage() == Vantage::Client)];
+        for (look, _) in looks.iter_mut().zip(cycles).filter(|(_, cycles)| span > **cycles) {
+            *look = Look { live: false, large: false, z: 0.0, ..*look };
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Controller {
             let patience = if executor.any_out() { BUSY_TURN } else { IDLE_TURN };
             if at_once || disturbed || turned_at.is_none_or(|at| at.elapsed() >= patience) {
                 turned_at = Some(Instant::now());
-                trouble.note(executor.turn((self.now)()).await.err().map(|e| e.to_string()));
+                trouble.note(executor.turn(self.now).await.err().map(|e| e.to_string()));
                 self.shown.send_replace(executor.active().to_vec());
             }
         }

@@ -131,8 +131,9 @@ impl Executor {
         self.unsettled_at.clear();
     }
 
-    /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on.
-    pub async fn turn(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
+    /// Starts what is due, and waits for none of it. A failure with one isolation does not keep others from going on. The
+    /// time is asked for each of them: what one takes to be put on record must not make old what the next is admitted on.
+    pub async fn turn(&mut self, now: impl Fn() -> Timestamp + Send) -> Result<(), AdvanceError> {
         let mut isolations = self.store.list().await?;
         let known: BTreeSet<&String> = isolations.iter().filter(|i| i.active()).map(|i| &i.id).collect();
         self.kept_at.retain(|(episode, _), _| known.contains(episode));
@@ -143,7 +144,7 @@ impl Executor {
         for at in 0..isolations.len() {
             if isolations[at].active() {
                 let mut isolation = isolations[at].clone();
-                let advanced = self.advance(&mut isolation, &isolations, now).await;
+                let advanced = self.advance(&mut isolation, &isolations, now()).await;
                 // The next one must know that this one may have begun. What could not be saved has not ended.
                 if isolation.active() || advanced.is_ok() {
                     isolations[at] = isolation;
@@ -218,7 +219,7 @@ impl Executor {
     /// Runs until nothing is due, for worlds in which verbs take no time. What can't be put on record stops nothing that
     /// has begun.
     pub async fn run_until_idle(&mut self, now: Timestamp) -> Result<(), AdvanceError> {
-        let mut result = self.turn(now).await;
+        let mut result = self.turn(|| now).await;
         while matches!(result, Ok(()) | Err(AdvanceError::Audit(_))) {
             let Some(done) = self.running.next().await else { break };
             let settled = self.settle(done, now).await;

@@ -118,6 +118,28 @@ fn accused(verdicts: &BTreeMap<Zone, Vec<Verdict>>) -> Vec<&Zone> {
 }
 
 #[test]
+fn what_began_everywhere_while_a_zone_had_no_requests_is_not_held_against_the_other() {
+    // Both fail from then on; one of them shows it, as it alone has requests.
+    let (away, back) = (FAULT_FROM - 8, FAULT_FROM + 20);
+    let traffic = |zone: usize, step: usize| {
+        let requests = if zone == 1 && (away..back).contains(&step) { 0.0 } else { HEALTHY.requests };
+        let failing = if step >= FAULT_FROM { 0.06 } else { HEALTHY.failing };
+        Some(Traffic { requests, failing, clients_failing: failing, ..HEALTHY })
+    };
+    for seed in 0..5 {
+        let verdicts = judge(&zones(2), traffic, seed);
+        assert!(accused(&verdicts).is_empty(), "seed {seed}: {verdicts:?}");
+    }
+    // And what begins in one zone once the other is back is found in it.
+    let traffic = |zone: usize, step: usize| {
+        let requests = if zone == 1 && (away - 30..away - 10).contains(&step) { 0.0 } else { HEALTHY.requests };
+        let failing = if zone == 0 && step >= FAULT_FROM { 0.06 } else { HEALTHY.failing };
+        Some(Traffic { requests, failing, clients_failing: failing, ..HEALTHY })
+    };
+    assert_eq!(accused(&judge(&zones(2), traffic, 0)), [&Zone::new("zone-0")]);
+}
+
+#[test]
 fn one_failing_zone_is_found_among_two_three_and_four() {
     for count in [2, 3, 4] {
         let names = zones(count);

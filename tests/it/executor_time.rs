@@ -1,13 +1,13 @@
 //! Clocks that jump, and verbs that never end.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use zoneward::domain::isolation::{Granularity, Receipt, Share, StepEntry, StepName};
-use zoneward::domain::{Event, Record, StepState, Zone};
+use zoneward::domain::{Event, HoldReason, Isolation, IsolationSpec, OperatorHold, Record, StepState, Zone};
 use zoneward::isolate::Executor;
 use zoneward::ports::{AuditError, AuditSink, IsolationStep, IsolationStore, StepError};
 use zoneward::sim::steps;
@@ -160,4 +160,27 @@ async fn what_cannot_be_put_on_record_is_not_done_over_and_over_at_once() {
     }
     let applied = step.applied.load(Ordering::Relaxed);
     assert!((1..=3).contains(&applied), "{applied} times in ten seconds");
+}
+
+#[tokio::test]
+async fn each_zone_is_admitted_on_what_is_known_when_it_is_its_turn() {
+    let (store, records) = (Arc::<Store>::default(), Arc::<Records>::default());
+    for zone in ["zone-a", "zone-b"] {
+        store.create(IsolationSpec { zone: Zone::new(zone), ..wish() }, start()).await.unwrap();
+    }
+    let asked = Arc::<Mutex<Vec<i64>>>::default();
+    let admit = {
+        let asked = Arc::clone(&asked);
+        move |_: &Isolation, _: &[Isolation], _: &BTreeMap<Zone, OperatorHold>, now: Timestamp| {
+            asked.lock().unwrap().push(now.duration_since(start()).as_secs());
+            Err(HoldReason::NotLeader)
+        }
+    };
+    let mut executor =
+        Executor::new(steps(&world()), store.clone(), records.clone(), Box::new(admit), Box::new(|| true));
+    // What comes of the first takes a minute to be put on record.
+    let minutes = AtomicU32::new(0);
+    let clock = || start() + SignedDuration::from_mins(minutes.fetch_add(1, Ordering::Relaxed).into());
+    executor.turn(clock).await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), [0, 60]);
 }

@@ -126,7 +126,8 @@ impl Hands {
         self.led = true;
         self.settle().await;
         let injected = self.injected();
-        let turned = self.executor.turn(self.now()).await;
+        let ends = self.ends.clone();
+        let turned = self.executor.turn(move || ends.stage.lock().clock(ends.replica)).await;
         self.note(injected, turned.err().map(|error| error.to_string()));
         self.settle().await;
         self
