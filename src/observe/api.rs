@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use prometheus_http_query::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::decode::Stretch;
 use super::settings::Settings;
@@ -105,6 +106,13 @@ impl Kind {
     }
 }
 
+/// A query that was sent. Dropped, it is given up.
+pub(super) struct Asked {
+    query: String,
+    sent: AbortOnDropHandle<Result<reqwest::Response, prometheus_http_query::Error>>,
+    secrets: Vec<Secret>,
+}
+
 /// Takes the rows of an answer, one by one.
 pub(super) type Take<'a> = &'a mut (dyn FnMut(&Row<'_>) + Send);
 
@@ -178,19 +186,37 @@ impl Api {
         Ok((headers, secrets))
     }
 
-    /// Hands over row by row. After an error, those that came before it are worth nothing. Returns warnings.
-    pub async fn range(&mut self, query: &str, stretch: Stretch, take: Take<'_>) -> Result<Vec<String>, ApiError> {
+    /// Sends a query, whose answer is asked for later: until then Prometheus works on it.
+    pub fn ask(&self, query: String, stretch: Stretch) -> Result<Asked, ApiError> {
         let (start, step) = (stretch.first.as_second(), stretch.cycle.seconds());
         let end = start + step * (stretch.cycles as i64 - 1);
         let mut request =
-            self.client.query_range(query, start, end, step as f64).timeout(self.timeout.as_millis() as i64);
+            self.client.query_range(&query, start, end, step as f64).timeout(self.timeout.as_millis() as i64);
         let (headers, secrets) = self.all_headers()?;
         for (name, value) in headers {
             if let Some(name) = name {
                 request = request.header(name, value);
             }
         }
-        self.send(request.post_raw(), query, (Kind::Matrix, take), &secrets).await
+        let sent = AbortOnDropHandle::new(tokio::spawn(request.post_raw()));
+        Ok(Asked { query, sent, secrets })
+    }
+
+    /// Hands over row by row. After an error, those that came before it are worth nothing. Returns warnings.
+    pub async fn answer(&mut self, asked: Asked, take: Take<'_>) -> Result<Vec<String>, ApiError> {
+        let Asked { query, sent, secrets } = asked;
+        let sent = async {
+            match sent.await {
+                Ok(answer) => answer,
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+        };
+        self.send(sent, &query, (Kind::Matrix, take), &secrets).await
+    }
+
+    pub async fn range(&mut self, query: String, stretch: Stretch, take: Take<'_>) -> Result<Vec<String>, ApiError> {
+        let asked = self.ask(query, stretch)?;
+        self.answer(asked, take).await
     }
 
     pub async fn instant(

@@ -13,7 +13,7 @@ use crate::domain::observation::coverage_gaps;
 use crate::domain::{Calls, Cell, CycleLength, Gap, Histogram, ServiceId, Snapshot, Zone};
 
 /// The cycles of one stretch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub first: Timestamp,
     pub cycles: usize,
@@ -86,20 +86,21 @@ fn counted(rate: f64, cycle: CycleLength) -> f64 {
     (rate * cycle.as_secs_f64() * PRECISION).round() / PRECISION
 }
 
-/// One service in one zone in one cycle, while rows come.
-#[derive(Clone, Default)]
+/// One service in one zone, by cycle, while rows come: packed, as these are many.
 struct Growing {
-    seen: bool,
-    served: Calls,
-    called: Calls,
-    /// Cumulative, in the order in which edges were first seen; those that are not there are no number.
-    buckets: Vec<f64>,
+    zone: Zone,
+    seen: Vec<bool>,
+    served: Vec<Calls>,
+    called: Vec<Calls>,
+    /// By edge, in the order in which edges were first seen, and by cycle: cumulative, those that are not there being no
+    /// number. Four bytes hold counts exactly up to sixteen million.
+    buckets: Vec<Vec<f32>>,
 }
 
-/// One service, by zone and cycle.
+/// One service, by zone.
 struct GrowingService {
     id: ServiceId,
-    zones: Vec<(Zone, Vec<Growing>)>,
+    zones: Vec<Growing>,
 }
 
 /// Turns the rows of a stretch into snapshots.
@@ -152,13 +153,12 @@ impl<'a> Builder<'a> {
         let of_service = self.service(service);
         let failed = is_failure(row, &of_service.id, settings);
         let server = row.label("reporter") == "destination";
-        let cells = of_service.zone(zone, stretch.cycles);
+        let growing = of_service.zone(zone, stretch.cycles);
+        let calls = if server { &mut growing.served } else { &mut growing.called };
         for (i, value) in stretch.values(row) {
             let total = count(value, stretch.cycle);
-            let cell = &mut cells[i];
-            cell.seen = true;
-            *(if server { &mut cell.served } else { &mut cell.called }) +=
-                Calls { total, failed: if failed { total } else { 0.0 } };
+            growing.seen[i] = true;
+            calls[i] += Calls { total, failed: if failed { total } else { 0.0 } };
         }
     }
 
@@ -169,19 +169,15 @@ impl<'a> Builder<'a> {
         let Some(service) = service(row, self.reading.settings) else { return };
         let Ok(edge) = row.label("le").parse::<f64>() else { return };
         let at = self.edge(edge);
-        let usual = self.edges_ms.len().max(USUAL_BUCKETS);
+        let growing = self.service(service).zone(zone, stretch.cycles);
+        while growing.buckets.len() <= at {
+            growing.buckets.push(vec![f32::NAN; stretch.cycles]);
+        }
         for (i, rate) in stretch.values(row) {
-            let cell = &mut self.service(service).zone(zone, stretch.cycles)[i];
-            cell.seen = true;
-            if cell.buckets.is_empty() {
-                cell.buckets.reserve_exact(usual);
-            }
-            while cell.buckets.len() <= at {
-                cell.buckets.push(f64::NAN);
-            }
+            growing.seen[i] = true;
             // Of several proxies, which come one by one where the zone is looked up.
-            let known = &mut cell.buckets[at];
-            *known = if known.is_nan() { 0.0 } else { *known } + counted(rate, stretch.cycle);
+            let known = &mut growing.buckets[at][i];
+            *known = if known.is_nan() { 0.0 } else { *known } + counted(rate, stretch.cycle) as f32;
         }
     }
 
@@ -219,75 +215,71 @@ impl<'a> Builder<'a> {
         })
     }
 
-    pub fn finish(mut self, warnings: &[String]) -> Vec<Snapshot> {
-        let stretch = self.stretch;
-        let mut snapshots: Vec<Snapshot> = std::mem::take(&mut self.coverage)
-            .into_iter()
-            .enumerate()
-            .map(|(i, coverage)| Snapshot {
-                time: stretch.time(i),
-                cells: BTreeMap::new(),
-                coverage,
+    /// One after the other, so that they need not all be held.
+    pub fn finish(mut self, warnings: &[String]) -> impl Iterator<Item = Snapshot> {
+        self.services.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut edges = SharedEdges::new(std::mem::take(&mut self.edges_ms));
+        (0..self.stretch.cycles).map(move |i| {
+            let of_service = |service: &GrowingService| {
+                let cell = |zone: &Growing| {
+                    let latency = edges.histogram(|at| zone.buckets.get(at).map(|counts| f64::from(counts[i])));
+                    (zone.zone.clone(), Cell { served: zone.served[i], called: zone.called[i], latency })
+                };
+                let cells: BTreeMap<Zone, Cell> = service.zones.iter().filter(|zone| zone.seen[i]).map(cell).collect();
+                (!cells.is_empty()).then(|| (service.id.clone(), cells))
+            };
+            let mut snapshot = Snapshot {
+                time: self.stretch.time(i),
+                cells: self.services.iter().filter_map(of_service).collect(),
+                coverage: std::mem::take(&mut self.coverage[i]),
                 gaps: Vec::new(),
                 cluster: None,
-            })
-            .collect();
-        let mut edges = SharedEdges::new(&self.edges_ms);
-        for GrowingService { id, zones } in self.services {
-            for (zone, cells) in zones {
-                for (snapshot, growing) in snapshots.iter_mut().zip(cells).filter(|(_, growing)| growing.seen) {
-                    let Growing { served, called, buckets, .. } = growing;
-                    let cell = Cell { served, called, latency: edges.histogram(&buckets) };
-                    if !snapshot.cells.contains_key(&id) {
-                        snapshot.cells.insert(id.clone(), BTreeMap::new());
-                    }
-                    snapshot.cells.get_mut(&id).and_then(|cells| cells.insert(zone.clone(), cell));
-                }
-            }
-        }
-        for (i, snapshot) in snapshots.iter_mut().enumerate() {
-            snapshot.gaps = gaps(snapshot, self.copies[i], self.zoneless[i], warnings, self.reading.settings);
-        }
-        snapshots
+            };
+            snapshot.gaps = gaps(&snapshot, self.copies[i], self.zoneless[i], warnings, self.reading.settings);
+            snapshot
+        })
     }
 }
 
 impl GrowingService {
-    fn zone(&mut self, name: &str, cycles: usize) -> &mut [Growing] {
-        let known = self.zones.iter().position(|(zone, _)| zone.as_str() == name);
+    fn zone(&mut self, name: &str, cycles: usize) -> &mut Growing {
+        let known = self.zones.iter().position(|growing| growing.zone.as_str() == name);
         let at = known.unwrap_or_else(|| {
-            self.zones.push((Zone::new(name), vec![Growing::default(); cycles]));
+            self.zones.push(Growing {
+                zone: Zone::new(name),
+                seen: vec![false; cycles],
+                served: vec![Calls::default(); cycles],
+                called: vec![Calls::default(); cycles],
+                buckets: Vec::new(),
+            });
             self.zones.len() - 1
         });
-        &mut self.zones[at].1
+        &mut self.zones[at]
     }
 }
 
-/// Istio's.
-const USUAL_BUCKETS: usize = 20;
-
 /// Bucket edges, each kept once, for all the histograms that have them.
-struct SharedEdges<'a> {
+struct SharedEdges {
     /// As they were first seen.
-    edges_ms: &'a [f64],
+    edges_ms: Vec<f64>,
     /// Of the smallest, and so on: where it is.
     order: Vec<usize>,
     shared: Vec<Arc<[f64]>>,
 }
 
-impl<'a> SharedEdges<'a> {
-    fn new(edges_ms: &'a [f64]) -> Self {
+impl SharedEdges {
+    fn new(edges_ms: Vec<f64>) -> Self {
         let mut order: Vec<usize> = (0..edges_ms.len()).collect();
         order.sort_by(|a, b| edges_ms[*a].total_cmp(&edges_ms[*b]));
         Self { edges_ms, order, shared: Vec::new() }
     }
 
     /// From cumulative counts.
-    fn histogram(&mut self, cumulative: &[f64]) -> Histogram {
-        let of = |at: &usize| cumulative.get(*at).copied().filter(|count| !count.is_nan());
+    fn histogram(&mut self, cumulative: impl Fn(usize) -> Option<f64>) -> Histogram {
+        let of = |at: &usize| cumulative(*at).filter(|count| !count.is_nan());
         let there = || self.order.iter().filter_map(|at| of(at).map(|count| (self.edges_ms[*at], count)));
         let mut below = 0.0;
-        let mut counts = Vec::with_capacity(cumulative.len());
+        let mut counts = Vec::with_capacity(self.order.len());
         for (_, count) in there() {
             if count < below {
                 return Histogram::default();

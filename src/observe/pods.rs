@@ -76,7 +76,7 @@ impl PrometheusObserver {
                 pod.calls += Calls { total, failed: if failed { total } else { 0.0 } };
             }
         };
-        let warnings = api.range(&queries.pods(suspect), stretch, &mut take).await?;
+        let warnings = api.range(queries.pods(suspect), stretch, &mut take).await?;
         if let Some(warning) = warnings.first() {
             return Err(ObserveError(format!("incomplete answer by pod: {warning}")));
         }

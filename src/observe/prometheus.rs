@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::api::{Api, ApiError, ConnectError, Kind, Usage};
+use super::api::{Api, ApiError, Asked, ConnectError, Kind, Usage};
 use super::decode::{self, Builder, Places, Reading, Stretch};
 use super::probe::Prober;
 use super::queries::Queries;
@@ -22,6 +22,8 @@ const MOST_CYCLES: usize = 240;
 const FIRST_CYCLES: usize = 8;
 /// Services by zone by cycle that are asked for at once, which bounds memory.
 const MOST_CELLS: usize = 40_000;
+/// And if they are not all made at once.
+const MOST_PACKED: usize = 170_000;
 /// Parts of the services that are asked for one by one, where one answer would be too large, or take too long.
 const MOST_SHARDS: usize = 64;
 const MOST_SHARDS_IF_REFUSED: usize = 4;
@@ -44,6 +46,8 @@ pub struct PrometheusObserver {
     shards: Vec<Shard>,
     /// How large the newest cycle was.
     cells: Option<usize>,
+    /// What was asked before it was its turn.
+    ahead: Option<(Stretch, Asked)>,
 }
 
 /// What `check --connect` wants to know.
@@ -65,7 +69,7 @@ impl PrometheusObserver {
         let prober = Prober::new(settings.probes.clone())
             .map_err(|error| ConnectError::Invalid { setting: "probes", why: error.to_string() })?;
         let (api, places, shards) = (Api::new(&settings)?, Places::new(), vec![Shard::default()]);
-        Ok(Self { api, queries, settings, cycle, places, prober, unfit: None, shards, cells: None })
+        Ok(Self { api, queries, settings, cycle, places, prober, unfit: None, shards, cells: None, ahead: None })
     }
 
     /// Learns where pods run. Those that are gone are forgotten once there are too many of them.
@@ -93,6 +97,12 @@ impl PrometheusObserver {
     /// How many cycles fit into memory, and into one answer. Whoever wants more asks several times.
     pub fn cycles_at_once(&self) -> usize {
         self.cells.map_or(FIRST_CYCLES, |cells| (MOST_CELLS / cells.max(1)).clamp(1, MOST_CYCLES))
+    }
+
+    /// And if each is handed over before the next is made.
+    pub(super) async fn cycles_in_a_row(&mut self, at: Timestamp) -> Result<usize, ObserveError> {
+        let cells = self.api.number(&self.queries.cells(), at).await?;
+        Ok((MOST_PACKED / cells.max(1) as usize).clamp(1, MOST_CYCLES))
     }
 
     pub const fn usage(&self) -> Usage {
@@ -180,15 +190,22 @@ impl PrometheusObserver {
         Ok(Inspection { scrape_interval, zones, services, duration_series, copies, warnings })
     }
 
-    /// One stretch, in halves if need be, and a single cycle by parts of the services.
-    pub(super) async fn stretch(&mut self, queries: &Queries, all: Stretch) -> Result<Vec<Snapshot>, ObserveError> {
+    /// One stretch, in halves if need be, and a single cycle by parts of the services. Hands over its snapshots in order;
+    /// before that, asks for what begins the next one.
+    pub(super) async fn stretch(
+        &mut self,
+        queries: &Queries,
+        all: Stretch,
+        next: Option<(&Queries, Stretch)>,
+        take: &mut (dyn FnMut(Snapshot) + Send),
+    ) -> Result<(), ObserveError> {
         let Stretch { first, cycles, cycle } = all;
-        let mut snapshots = Vec::with_capacity(cycles);
         let mut pieces = vec![(first, cycles)];
         let usual = self.shards.clone();
         while let Some((first, cycles)) = pieces.pop() {
-            match self.read(queries, Stretch { first, cycles, cycle }).await {
-                Ok(seen) => snapshots.extend(seen),
+            let next = next.filter(|_| pieces.is_empty());
+            match self.read(queries, Stretch { first, cycles, cycle }, next, take).await {
+                Ok(()) => {}
                 Err(ApiError::TooLarge { .. } | ApiError::Refused(_)) if cycles > 1 => {
                     let half = cycles / 2;
                     pieces.push((first + cycle.signed() * half as i32, cycles - half));
@@ -202,12 +219,7 @@ impl PrometheusObserver {
                 }
             }
         }
-        if let Some(gap) = &self.unfit {
-            snapshots.iter_mut().for_each(|snapshot| snapshot.gaps.push(gap.clone()));
-        }
-        let cells = snapshots.last().map(|newest| newest.cells.values().map(BTreeMap::len).sum());
-        self.cells = cells.filter(|cells| *cells > 0).or(self.cells);
-        Ok(snapshots)
+        Ok(())
     }
 
     /// Makes parts smaller, unless there are so many.
@@ -220,28 +232,67 @@ impl PrometheusObserver {
         true
     }
 
-    async fn read(&mut self, queries: &Queries, stretch: Stretch) -> Result<Vec<Snapshot>, ApiError> {
+    /// While an answer is read, Prometheus works on the next one.
+    async fn read(
+        &mut self,
+        queries: &Queries,
+        stretch: Stretch,
+        next: Option<(&Queries, Stretch)>,
+        take: &mut (dyn FnMut(Snapshot) + Send),
+    ) -> Result<(), ApiError> {
+        let ahead = self.ahead.take().filter(|(begun, _)| *begun == stretch);
         let Self { api, settings, places, shards, .. } = self;
-        let mut builder = Builder::new(stretch, Reading { settings, places });
-        let mut warnings = Vec::new();
-        for shard in shards.iter() {
-            warnings.extend(api.range(&queries.requests(shard), stretch, &mut |row| builder.rates(row)).await?);
-            warnings.extend(api.range(&queries.durations(shard), stretch, &mut |row| builder.buckets(row)).await?);
+        let of_shard = |shard| [(Part::Durations, queries.durations(shard)), (Part::Requests, queries.requests(shard))];
+        let of_all = [(Part::Changing, queries.changing()), (Part::Coverage, queries.coverage())];
+        let mut parts = shards.iter().flat_map(of_shard).chain(of_all);
+        let mut ask = |api: &Api| parts.next().map(|(part, query)| Ok((part, api.ask(query, stretch)?))).transpose();
+        let mut asked = ask(api)?;
+        if let Some((_, begun)) = ahead {
+            asked = asked.map(|(part, _)| (part, begun));
         }
+        let mut builder = Builder::new(stretch, Reading { settings, places });
         let (mut changing, name) = (BTreeSet::new(), settings.labels.target.last().map_or("", String::as_str));
-        let mut note = |row: &Row<'_>| {
-            changing.insert(row.label(name).to_owned());
-        };
-        warnings.extend(api.range(&queries.changing(), stretch, &mut note).await?);
+        let mut warnings = Vec::new();
+        while let Some((part, this)) = asked {
+            asked = ask(api)?;
+            let mut note = |row: &Row<'_>| match part {
+                Part::Durations => builder.buckets(row),
+                Part::Requests => builder.rates(row),
+                Part::Coverage => builder.proxies(row),
+                Part::Changing => {
+                    changing.insert(row.label(name).to_owned());
+                }
+            };
+            warnings.extend(api.answer(this, &mut note).await?);
+        }
         if !changing.is_empty() {
             let query = queries.newcomers((changing.len() <= MOST_CHANGING).then_some(&changing));
-            warnings.extend(api.range(&query, stretch, &mut |row| builder.counts(row)).await?);
+            warnings.extend(api.range(query, stretch, &mut |row| builder.counts(row)).await?);
         }
-        warnings.extend(api.range(&queries.coverage(), stretch, &mut |row| builder.proxies(row)).await?);
         warnings.sort();
         warnings.dedup();
-        Ok(builder.finish(&warnings))
+        let begun = next.zip(shards.first()).map(|((queries, next), shard)| {
+            let asked = api.ask(queries.durations(shard), next)?;
+            Ok((next, asked))
+        });
+        self.ahead = begun.transpose()?;
+        for mut snapshot in builder.finish(&warnings) {
+            snapshot.gaps.extend(self.unfit.clone());
+            let cells = snapshot.cells.values().map(BTreeMap::len).sum();
+            self.cells = Some(cells).filter(|cells| *cells > 0).or(self.cells);
+            take(snapshot);
+        }
+        Ok(())
     }
+}
+
+/// What is asked for a stretch.
+#[derive(Clone, Copy)]
+enum Part {
+    Durations,
+    Requests,
+    Changing,
+    Coverage,
 }
 
 #[async_trait]
@@ -253,7 +304,8 @@ impl Observer for PrometheusObserver {
             let left = (last.as_second() - next.as_second()) / self.cycle.seconds() + 1;
             let cycles = (left as usize).min(self.cycles_at_once());
             let queries = self.queries.clone();
-            snapshots.extend(self.stretch(&queries, Stretch { first: next, cycles, cycle: self.cycle }).await?);
+            let stretch = Stretch { first: next, cycles, cycle: self.cycle };
+            self.stretch(&queries, stretch, None, &mut |snapshot| snapshots.push(snapshot)).await?;
             next += self.cycle.signed() * cycles as i32;
         }
         Ok(snapshots)

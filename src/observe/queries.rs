@@ -242,6 +242,11 @@ impl Queries {
         format!("group by ({}) ({REQUESTS}{{{}}})", self.service.join(","), self.matchers)
     }
 
+    /// How many services by zone there are; of zones that are looked up, by proxy.
+    pub fn cells(&self) -> String {
+        format!("count(group by ({}) ({REQUESTS}{{{}}}))", self.by(&[]), self.matchers)
+    }
+
     pub fn duration_series(&self) -> String {
         format!("count({DURATION_BUCKETS}{{{}}})", self.matchers)
     }
@@ -326,6 +331,7 @@ mod tests {
             queries.cpu(),
             queries.rate_by_zone(),
             queries.services(),
+            queries.cells(),
             queries.duration_series(),
             queries.some_targets(),
             queries.samples_of(&[("pod".to_owned(), "p\"1".to_owned())]),

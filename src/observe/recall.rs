@@ -1,5 +1,7 @@
 //! The past that a start reads, in pieces that fit into memory.
 
+use std::collections::VecDeque;
+
 use jiff::Timestamp;
 
 use super::PrometheusObserver;
@@ -29,31 +31,36 @@ impl PrometheusObserver {
     ) -> Result<usize, ObserveError> {
         let (cycle, merged) = (self.cycle, recall.merged_cycles);
         let coarse = CycleLength::at_least(Period::from_secs(cycle.seconds() * i64::from(merged)));
-        let queries = Queries::new(&self.settings, coarse);
-        let (mut cycles, mut next) = (0, coarse.at_or_after(first));
+        let (coarse_queries, queries) = (Queries::new(&self.settings, coarse), self.queries.clone());
         let until = coarse.at_or_before(last - cycle.signed() * recall.exact_cycles);
-        while next <= until {
-            let left = (until.as_second() - next.as_second()) / coarse.seconds() + 1;
-            let stretch = Stretch { first: next, cycles: self.cycles_at_once().min(left as usize), cycle: coarse };
-            for snapshot in self.stretch(&queries, stretch).await? {
-                learn(&share(snapshot, f64::from(merged)), merged as u32);
-                cycles += merged as usize;
-            }
-            next += coarse.signed() * stretch.cycles as i32;
-        }
-        let mut next = if until < first { cycle.at_or_after(first) } else { until + cycle.signed() };
-        while next <= last {
-            let left = (last.as_second() - next.as_second()) / cycle.seconds() + 1;
-            let stretch = Stretch { first: next, cycles: self.cycles_at_once().min(left as usize), cycle };
-            let queries = self.queries.clone();
-            for snapshot in self.stretch(&queries, stretch).await? {
-                learn(&snapshot, 1);
-                cycles += 1;
-            }
-            next += cycle.signed() * stretch.cycles as i32;
+        let exact_from = if until < first { cycle.at_or_after(first) } else { until + cycle.signed() };
+        let at_once = self.cycles_in_a_row(last).await?;
+        let mut pieces: VecDeque<Stretch> = in_pieces(coarse.at_or_after(first), until, coarse, at_once).collect();
+        pieces.extend(in_pieces(exact_from, last, cycle, at_once));
+        let mut cycles = 0;
+        while let Some(stretch) = pieces.pop_front() {
+            let alike = (stretch.cycle.seconds() / cycle.seconds()) as u32;
+            let of = |stretch: Stretch| if stretch.cycle == coarse { &coarse_queries } else { &queries };
+            let next = pieces.front().map(|next| (of(*next), *next));
+            let mut take = |snapshot| {
+                learn(&share(snapshot, f64::from(alike)), alike);
+                cycles += alike as usize;
+            };
+            self.stretch(of(stretch), stretch, next, &mut take).await?;
         }
         Ok(cycles)
     }
+}
+
+/// As few as may be, and about as large.
+fn in_pieces(first: Timestamp, last: Timestamp, cycle: CycleLength, most: usize) -> impl Iterator<Item = Stretch> {
+    let cycles = ((last.as_second() - first.as_second()).div_euclid(cycle.seconds()) + 1).max(0) as usize;
+    let each = cycles.div_ceil(cycles.div_ceil(most).max(1)).max(1);
+    (0..cycles).step_by(each).map(move |from| Stretch {
+        first: first + cycle.signed() * from as i32,
+        cycles: each.min(cycles - from),
+        cycle,
+    })
 }
 
 fn share(mut snapshot: Snapshot, parts: f64) -> Snapshot {

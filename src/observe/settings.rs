@@ -99,7 +99,7 @@ impl Default for Settings {
             headers: Vec::new(),
             ca_file: None,
             timeout: Period::from_secs(10),
-            max_response: Bytes::from_mib(64),
+            max_response: Bytes::from_mib(128),
             offset: Period::from_secs(2),
             lookback: Period::from_mins(5),
             history: Period::from_hours(2),

@@ -86,7 +86,7 @@ fn read(answer: &[u8], size: usize, settings: &Settings) -> Told {
     };
     told.end = format!("{} {warnings:?}", told.end);
     told.beginning = scanner.beginning(80);
-    told.snapshots = builder.finish(&warnings);
+    told.snapshots = builder.finish(&warnings).collect();
     told
 }
 
