@@ -90,11 +90,29 @@ fn counted(rate: f64, cycle: CycleLength) -> f64 {
 struct Growing {
     zone: Zone,
     seen: Vec<bool>,
-    served: Vec<Calls>,
-    called: Vec<Calls>,
+    served: Vec<PackedCalls>,
+    called: Vec<PackedCalls>,
     /// By edge, in the order in which edges were first seen, and by cycle: cumulative, those that are not there being no
-    /// number. Four bytes hold counts exactly up to sixteen million.
+    /// number.
     buckets: Vec<Vec<f32>>,
+}
+
+/// Four bytes hold counts exactly up to sixteen million.
+#[derive(Clone, Copy, Default)]
+struct PackedCalls {
+    total: f32,
+    failed: f32,
+}
+
+impl PackedCalls {
+    fn add(&mut self, count: f64, failed: bool) {
+        self.total += count as f32;
+        self.failed += if failed { count as f32 } else { 0.0 };
+    }
+
+    fn calls(self) -> Calls {
+        Calls { total: self.total.into(), failed: self.failed.into() }
+    }
 }
 
 /// One service, by zone.
@@ -156,9 +174,8 @@ impl<'a> Builder<'a> {
         let growing = of_service.zone(zone, stretch.cycles);
         let calls = if server { &mut growing.served } else { &mut growing.called };
         for (i, value) in stretch.values(row) {
-            let total = count(value, stretch.cycle);
             growing.seen[i] = true;
-            calls[i] += Calls { total, failed: if failed { total } else { 0.0 } };
+            calls[i].add(count(value, stretch.cycle), failed);
         }
     }
 
@@ -223,7 +240,10 @@ impl<'a> Builder<'a> {
             let of_service = |service: &GrowingService| {
                 let cell = |zone: &Growing| {
                     let latency = edges.histogram(|at| zone.buckets.get(at).map(|counts| f64::from(counts[i])));
-                    (zone.zone.clone(), Cell { served: zone.served[i], called: zone.called[i], latency })
+                    (
+                        zone.zone.clone(),
+                        Cell { served: zone.served[i].calls(), called: zone.called[i].calls(), latency },
+                    )
                 };
                 let cells: BTreeMap<Zone, Cell> = service.zones.iter().filter(|zone| zone.seen[i]).map(cell).collect();
                 (!cells.is_empty()).then(|| (service.id.clone(), cells))
@@ -248,8 +268,8 @@ impl GrowingService {
             self.zones.push(Growing {
                 zone: Zone::new(name),
                 seen: vec![false; cycles],
-                served: vec![Calls::default(); cycles],
-                called: vec![Calls::default(); cycles],
+                served: vec![PackedCalls::default(); cycles],
+                called: vec![PackedCalls::default(); cycles],
                 buckets: Vec::new(),
             });
             self.zones.len() - 1

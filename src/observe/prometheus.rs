@@ -240,16 +240,17 @@ impl PrometheusObserver {
         next: Option<(&Queries, Stretch)>,
         take: &mut (dyn FnMut(Snapshot) + Send),
     ) -> Result<(), ApiError> {
-        let ahead = self.ahead.take().filter(|(begun, _)| *begun == stretch);
+        let mut ahead = self.ahead.take().filter(|(begun, _)| *begun == stretch).map(|(_, asked)| asked);
         let Self { api, settings, places, shards, .. } = self;
         let of_shard = |shard| [(Part::Durations, queries.durations(shard)), (Part::Requests, queries.requests(shard))];
         let of_all = [(Part::Changing, queries.changing()), (Part::Coverage, queries.coverage())];
         let mut parts = shards.iter().flat_map(of_shard).chain(of_all);
-        let mut ask = |api: &Api| parts.next().map(|(part, query)| Ok((part, api.ask(query, stretch)?))).transpose();
+        let mut ask = |api: &Api| {
+            let Some((part, query)) = parts.next() else { return Ok(None) };
+            let asked = ahead.take().map_or_else(|| api.ask(query, stretch), Ok)?;
+            Ok::<_, ApiError>(Some((part, asked)))
+        };
         let mut asked = ask(api)?;
-        if let Some((_, begun)) = ahead {
-            asked = asked.map(|(part, _)| (part, begun));
-        }
         let mut builder = Builder::new(stretch, Reading { settings, places });
         let (mut changing, name) = (BTreeSet::new(), settings.labels.target.last().map_or("", String::as_str));
         let mut warnings = Vec::new();
@@ -271,11 +272,10 @@ impl PrometheusObserver {
         }
         warnings.sort();
         warnings.dedup();
-        let begun = next.zip(shards.first()).map(|((queries, next), shard)| {
-            let asked = api.ask(queries.durations(shard), next)?;
-            Ok((next, asked))
+        self.ahead = next.zip(shards.first()).and_then(|((queries, next), shard)| {
+            // What can't be asked now is asked when it is its turn.
+            Some((next, api.ask(queries.durations(shard), next).ok()?))
         });
-        self.ahead = begun.transpose()?;
         for mut snapshot in builder.finish(&warnings) {
             snapshot.gaps.extend(self.unfit.clone());
             let cells = snapshot.cells.values().map(BTreeMap::len).sum();
