@@ -195,4 +195,46 @@ mod tests {
         let nats = proportion::deviance(30.0, expected, variance);
         assert!((look.nats() - nats).abs() < 1e-9, "{} and not {nats}", look.nats());
     }
+
+    /// Of two zones alike with so many known requests, of which some are slow: what one more window of them says.
+    fn looks(known: f64, slow_share: f64, span: usize) -> Looks {
+        let settings = ServiceSettings::default();
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let mut past = Past { cycles: 100.0, ..Past::default() };
+        (0..2).for_each(|at| past.insert_zone(at, 2));
+        let latency = |n: f64, slow: f64| vec![n * (1.0 - slow), n * slow];
+        for frame in [&mut past.recent, &mut past.lasting] {
+            frame.latency = vec![latency(known, slow_share); 2];
+        }
+        let edges_ms = [10.0, f64::INFINITY];
+        let table = location::ShiftTable::new(&latency(known, slow_share), &edges_ms);
+        let prepared = Prepared::new(&past, &Noise::default(), &edges_ms, &settings, &scale);
+        let sum = Frame { latency: vec![latency(1000.0, 0.5), latency(1000.0, slow_share)], ..Frame::empty(2, 2) };
+        prepared.compare(&sum, span, &past, &table, &settings, &scale)
+    }
+
+    #[test]
+    fn slow_requests_are_judged_of_a_thousand_that_are_known_and_where_few_are_slow_in_health() {
+        let judged = |known, slow_share| {
+            let look = looks(known, slow_share, 4)[Signal::SlowRequests as usize][0];
+            assert!((look.seen - 0.5).abs() < 1e-9, "what was seen is told all the same");
+            (look.live, look.large, look.z > 0.0)
+        };
+        assert_eq!(judged(500.0, 0.02), (true, true, true), "of two zones together");
+        assert_eq!(judged(499.0, 0.02), (false, false, false));
+        assert_eq!(judged(10_000.0, 0.079), (true, true, true));
+        assert_eq!(judged(10_000.0, 0.081), (false, false, false));
+    }
+
+    #[test]
+    fn the_noise_of_durations_is_smoothed_over_the_window() {
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let variance = |span| {
+            let look = looks(10_000.0, 0.02, span)[Signal::Latency as usize][0];
+            (look.error / look.seen).powi(2)
+        };
+        let noise = location::USUAL_NOISE * location::USUAL_NOISE;
+        let less = noise * (scale.smoothing(4.0) - scale.smoothing(20.0));
+        assert!((variance(4) - variance(20) - less).abs() < 1e-12);
+    }
 }

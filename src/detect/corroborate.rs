@@ -115,6 +115,8 @@ pub(super) fn pod_cycles(watch: &Watch) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compare::Look;
+    use super::super::staged::{self, Said};
     use super::*;
 
     const fn rival(excess: f64, nats: f64) -> Rival {
@@ -137,5 +139,111 @@ mod tests {
         assert!(begins(rival(0.1, 2.0)));
         assert!(!begins(rival(0.099, 20.0)), "and the zone is none to itself");
         assert!(!begins(rival(0.1, 1.9)));
+    }
+
+    /// Of three zones whose clients of a service fail as looks say: the other end of each one's link.
+    fn other_ends(looks: &[Look; 3]) -> [Option<usize>; 3] {
+        let said = [0, 1, 2].map(|zone| ("cart", zone, Signal::ClientErrors, looks[zone]));
+        let mut history = staged::history(3, &["cart"]);
+        staged::say(&mut history, 1, &said);
+        let track = &history.tracks[&staged::service("cart")];
+        [0, 1, 2].map(|zone| other_end(&history, track, zone))
+    }
+
+    #[test]
+    fn where_clients_in_two_zones_alone_fail_alike_each_is_the_others_other_end() {
+        let (bad, alike) = (staged::bad_as_all(), staged::alike());
+        assert_eq!(other_ends(&[bad, alike, bad]), [Some(2), None, Some(0)]);
+        let half = Look { own: 0.05, ..bad };
+        assert_eq!(other_ends(&[bad, half, alike]), [Some(1), Some(0), None], "about as bad is half as bad");
+        let less = Look { own: 0.049, ..bad };
+        assert_eq!(other_ends(&[bad, less, alike]), [None, Some(0), None]);
+        assert_eq!(other_ends(&[bad, alike, Look { own_nats: 1.0, ..bad }]), [None; 3], "by chance, that is none");
+        assert_eq!(other_ends(&[bad, bad, bad]), [None; 3]);
+    }
+
+    #[test]
+    fn where_nobody_fails_there_is_no_other_end() {
+        let history = staged::history(2, &["cart"]);
+        let track = &history.tracks[&staged::service("cart")];
+        assert_eq!([0, 1].map(|zone| other_end(&history, track, zone)), [None; 2]);
+    }
+
+    #[test]
+    fn servers_say_why_by_their_failures_or_by_calls_that_do_not_reach_them() {
+        let say_why = |said: &[Said<'_>]| {
+            let mut history = staged::history(2, &["cart", "search"]);
+            staged::say(&mut history, 1, said);
+            servers_say_why(&history, &history.tracks[&staged::service("cart")])
+        };
+        let failing = |own_nats| Look { own_nats, ..staged::bad_as_all() };
+        assert!(say_why(&[("cart", 1, Signal::ServerErrors, failing(6.0))]));
+        assert!(say_why(&[("cart", 1, Signal::LostCalls, staged::bad())]));
+        assert!(!say_why(&[("cart", 1, Signal::ServerErrors, failing(5.9))]));
+        assert!(!say_why(&[
+            ("search", 1, Signal::ServerErrors, failing(18.0)),
+            ("cart", 1, Signal::ClientErrors, failing(18.0))
+        ]));
+    }
+
+    #[test]
+    fn clients_that_suffer_from_servers_or_of_one_service_alone_are_no_reason() {
+        let why = |service: Option<&str>, said: &[(&str, usize, Signal)]| {
+            let mut history = staged::history(2, &["cart", "search"]);
+            let said: Vec<Said<'_>> =
+                said.iter().map(|(name, zone, signal)| (*name, *zone, *signal, staged::bad())).collect();
+            staged::say(&mut history, 1, &said);
+            let track = service.map(|name| &history.tracks[&staged::service(name)]);
+            clients_of_bad_servers(&history, track, 1).unwrap_or_default()
+        };
+        let (clients, servers, lost) = (Signal::ClientErrors, Signal::ServerErrors, Signal::LostCalls);
+        let both = [("cart", 1, clients), ("search", 1, clients)];
+        assert_eq!(why(Some("cart"), &both), "", "of two services, and no server says why");
+        assert_eq!(why(None, &both), "");
+        assert_eq!(why(Some("cart"), &both[..1]), "only its clients of one service fail");
+        assert_eq!(why(None, &both[..1]), "only its clients of one service fail");
+        let with = |more| [both[0], both[1], more];
+        for zone in [0, 1] {
+            let said = with(("cart", zone, servers));
+            assert_eq!(why(Some("cart"), &said), format!("its clients fail because of servers in zone-{zone}"));
+            assert_eq!(why(Some("search"), &said), "", "of another service");
+        }
+        let elsewhere = "its clients fail because their calls don't reach the servers in zone-0";
+        assert_eq!(why(Some("cart"), &with(("cart", 0, lost))), elsewhere);
+        assert_eq!(why(Some("cart"), &with(("cart", 1, lost))), "", "its own servers are the zone's fault");
+    }
+
+    #[test]
+    fn clients_of_the_only_service_there_is_are_reason_enough() {
+        let mut history = staged::history(2, &["cart", "search"]);
+        let few = Look { live: false, ..staged::alike() };
+        let said = [("cart", 1, Signal::ClientErrors, staged::bad()), ("search", 1, Signal::ClientErrors, few)];
+        staged::say(&mut history, 1, &said);
+        assert_eq!(clients_of_bad_servers(&history, None, 1), None);
+    }
+
+    #[test]
+    fn the_service_is_seen_pod_by_pod_or_of_all_pooled_those_that_are_suspicious() {
+        let mut history = staged::history(2, &["cart", "pay", "search"]);
+        let said = ["cart", "search"].map(|name| (name, 1, Signal::Latency, staged::bad()));
+        staged::say(&mut history, 1, &said);
+        let names = |service: Option<&str>, zone| -> Vec<String> {
+            let service = service.map(staged::service);
+            let found = suspects(&history, service.as_ref(), (zone, Signal::Latency));
+            found.iter().map(|(id, _)| id.name.clone()).collect()
+        };
+        assert_eq!(names(None, 1), ["cart", "search"]);
+        assert_eq!(names(Some("search"), 1), ["search"]);
+        assert!(names(Some("pay"), 1).is_empty() && names(None, 0).is_empty());
+    }
+
+    #[test]
+    fn pods_are_compared_over_the_window_that_tripped_and_at_least_eight_cycles() {
+        let cycles = |span| {
+            let mut watch = Watch::default();
+            watch.reading.span = span;
+            pod_cycles(&watch)
+        };
+        assert_eq!([2, 8, 20].map(cycles), [8, 8, 20]);
     }
 }

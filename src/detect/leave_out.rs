@@ -256,4 +256,52 @@ mod tests {
         assert_eq!(rolled((1, 150.0), (1, 150.0), 1), None, "half are no majority");
         assert_eq!(rolled((1, 1.0), (2, 300.0), 1), None, "the settled ones are bad");
     }
+
+    /// What explains it among pods of which so many requests failed, over so many cycles.
+    fn explained(pods: &[(f64, f64)], cycles: usize) -> Option<String> {
+        let named =
+            |(nth, (total, failed)): (usize, &(f64, f64))| pod(&format!("pod-{nth}"), PodAge::Settled, *total, *failed);
+        let pods: Vec<PodCalls> = pods.iter().enumerate().map(named).collect();
+        culprit(&track(), (0, Signal::ServerErrors), (&pods, LeftOut::Pod), cycles, &scale())
+    }
+
+    #[test]
+    fn a_pod_without_requests_is_not_one_of_those_it_is_told_from() {
+        assert_eq!(explained(&[(1000.0, 300.0), (1000.0, 1.0), (0.0, 0.0)], 8), None);
+    }
+
+    #[test]
+    fn what_fails_as_usual_is_no_part_of_the_excess() {
+        // The second pod has the larger excess, though the first fails many more times what is usual; without either the
+        // others are not calm.
+        assert_eq!(explained(&[(1000.0, 25.0), (10_000.0, 36.0), (1000.0, 1.0)], 8), None);
+        // So many failures as all others have are usual for as many requests.
+        assert_eq!(explained(&[(1000.0, 151.0), (200_000.0, 200.0), (1000.0, 1.0)], 8).as_deref(), Some("pod-0"));
+    }
+
+    #[test]
+    fn the_others_are_calm_without_evidence_against_them_or_without_an_excess_that_counts() {
+        // One failure of thirty requests is far more than usual, but may be chance.
+        assert_eq!(explained(&[(10.0, 3.0), (15.0, 1.0), (15.0, 0.0)], 8).as_deref(), Some("pod-0"));
+        // 39 of ten thousand are beyond chance, and next to nothing.
+        let others = (50_000.0, 195.0);
+        assert_eq!(explained(&[(1000.0, 400.0), others, others], 40).as_deref(), Some("pod-0"));
+    }
+
+    #[test]
+    fn the_one_node_there_is_explains_nothing() {
+        let on_one = |nth| PodCalls {
+            node: Some("node".to_owned()),
+            ..pod(&format!("pod-{nth}"), PodAge::Settled, 1000.0, 300.0)
+        };
+        let pods = [0, 1, 2].map(on_one);
+        assert_eq!(culprit(&track(), (0, Signal::ServerErrors), (&pods, LeftOut::Node), 8, &scale()), None);
+    }
+
+    #[test]
+    fn a_pod_that_went_is_no_roll_out_of_pods_whose_age_is_not_known() {
+        let of = |age, name| pod(name, age, 1000.0, 150.0);
+        let pods = [of(PodAge::Unknown, "a"), of(PodAge::Unknown, "b"), of(PodAge::Gone, "c")];
+        assert_eq!(rolled_out(&track(), (0, Signal::ServerErrors), &pods, 8, &scale()), None);
+    }
 }

@@ -363,4 +363,12 @@ mod tests {
         assert!(live(20.0, 100.0, 10) && live(40.0, 100.0, 40));
         assert!(!live(19.0, 100.0, 10) && !live(20.0, 99.0, 10) && !live(40.0, 100.0, 41));
     }
+
+    #[test]
+    fn where_buckets_tell_nothing_apart_nothing_is_shifted() {
+        for ridit in [0.0, 0.5] {
+            let table = ShiftTable { probabilities: [ridit; FACTORS.len()], slope: 0.02 };
+            [0.0, 0.4, 0.6].into_iter().for_each(|mean| near(table.log_factor(mean), 0.0));
+        }
+    }
 }

@@ -120,7 +120,7 @@ mod tests {
     use super::super::past::Past;
     use super::super::settings::{Scale, Settings};
     use super::*;
-    use crate::domain::{CycleLength, Period};
+    use crate::domain::{CycleLength, Factor, Period, Ratio};
 
     /// Of three zones that are alike, with so many calls each: what is lost of each zone's clients, and missing at each.
     fn looks(calls: f64, lost: [f64; 3], missing: [f64; 3]) -> Vec<Look> {
@@ -192,5 +192,103 @@ mod tests {
             near(value, expected);
         }
         assert!(look.large && look.live);
+    }
+
+    /// What servers and clients saw, zone by zone.
+    fn seen(served: [f64; 3], served_failed: f64, called: [f64; 3], called_failed: [f64; 3]) -> Frame {
+        Frame {
+            served: served.to_vec(),
+            served_failed: vec![served_failed; 3],
+            called: called.to_vec(),
+            called_failed: called_failed.to_vec(),
+            ..Frame::empty(3, 2)
+        }
+    }
+
+    fn compared(usual: Frame, sum: &Frame, smoothing: f64, settings: &ServiceSettings) -> Vec<Look> {
+        let mut past = Past::default();
+        (0..3).for_each(|at| past.insert_zone(at, 2));
+        past.recent = usual;
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let prepared = Prepared::new(&past, &Noise::default(), &[1.0, f64::INFINITY], settings, &scale);
+        compare(sum, &past.recent, &prepared, smoothing, settings)
+    }
+
+    #[test]
+    fn clients_lose_what_servers_do_not_account_for_and_what_is_usual() {
+        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-6, "{value}, and not {expected}");
+        // Servers see half as many requests again as there are calls; ten of 800 calls are lost, and ten of 950 requests fail.
+        let usual = seen([150.0; 3], 3.0, [100.0; 3], [3.0; 3]);
+        let sum = seen([3000.0, 2500.0, 3000.0], 40.0, [2000.0; 3], [100.0; 3]);
+        let look = compared(usual, &sum, 0.001, &ServiceSettings::default())[1];
+        let by_servers = (120.0 - 8500.0 * 10.0 / 950.0) / 1.5;
+        let unexplained = 300.0 - by_servers;
+        let nats = proportion::deviance(unexplained, 6000.0 * 10.0 / 800.0, 0.5 * 0.001 + 1.0 / 10.0);
+        near(look.nats(), nats);
+        near(look.peers_seen, unexplained / 6000.0);
+        near(look.effect, (unexplained - 75.0) * 1.5 / 3000.0);
+    }
+
+    #[test]
+    fn what_clients_of_one_zone_alone_lose_is_about_these_clients() {
+        let (usual, settings) = (seen([174.0; 3], 0.0, [174.0, 175.0, 175.0], [3.0; 3]), ServiceSettings::default());
+        // Of 1024 calls ten are lost in health.
+        let named = |called_failed: [f64; 3]| {
+            let sum = seen([1024.0, 4.0, 1024.0], 0.0, [1024.0; 3], called_failed);
+            compared(usual.clone(), &sum, 0.3, &settings)[1].nats() > 0.0
+        };
+        assert!(named([810.0, 110.0, 110.0]), "four fifths of what is lost beyond that are not yet one zone's");
+        assert!(!named([830.0, 110.0, 110.0]));
+    }
+
+    #[test]
+    fn it_is_about_links_where_clients_of_a_zone_are_spared() {
+        let (usual, settings) = (seen([3000.0; 3], 0.0, [3000.0; 3], [33.0; 3]), ServiceSettings::default());
+        let named = |called_failed: [f64; 3]| {
+            let sum = seen([4000.0, 3000.0, 4000.0], 0.0, [4000.0; 3], called_failed);
+            compared(usual.clone(), &sum, 0.001, &settings)[1].nats() > 0.0
+        };
+        assert!(named([440.0, 440.0, 180.0]), "two fifths of what others lose");
+        assert!(!named([440.0, 440.0, 40.0]));
+    }
+
+    #[test]
+    fn of_two_zones_that_miss_as_much_neither_is_named() {
+        let looks = looks(2000.0, [0.1; 3], [0.0, 0.3, 0.3]);
+        assert!(looks.iter().all(|look| look.nats() <= 0.0), "{looks:?}");
+    }
+
+    #[test]
+    fn a_zone_that_misses_more_than_twice_what_is_lost_beyond_chance_gets_less_traffic() {
+        // Lost are 294 of 6000 calls, and by chance 2000 requests that are due vary by 122.
+        let named = |deviations: f64| {
+            let missing =
+                (2.0 * 0.999 * (300.0 - 6000.0 * 301.0 / 300_500.0) + deviations * 15_000.0_f64.sqrt()) / 2000.0;
+            looks(2000.0, [0.05; 3], [0.0, missing, 0.0])[1].nats() > 0.0
+        };
+        assert!(named(1.5) && !named(1.8));
+    }
+
+    #[test]
+    fn what_is_lost_matters_that_is_large_enough_in_each_respect() {
+        let usual = seen([99_900.0; 3], 0.0, [100_000.0; 3], [100.0; 3]);
+        let sum = seen([2000.0, 1100.0, 2000.0], 0.0, [2000.0; 3], [300.0; 3]);
+        // Of 6000 calls 900 are lost, 894 more than usual, which are six.
+        let look = |settings: ServiceSettings| compared(usual.clone(), &sum, 0.3, &settings)[1];
+        let (with, percent) = (ServiceSettings::default, Ratio::from_percent);
+        for (large, matters) in [
+            (look(ServiceSettings { min_failures: 893, ..with() }), true),
+            (look(ServiceSettings { min_failures: 894, ..with() }), false),
+            (look(ServiceSettings { min_error_excess: percent(14.8), ..with() }), true),
+            (look(ServiceSettings { min_error_excess: percent(15.0), ..with() }), false),
+            (look(ServiceSettings { min_error_ratio: Factor::new(149.0), ..with() }), true),
+            (look(ServiceSettings { min_error_ratio: Factor::new(150.0), ..with() }), false),
+        ] {
+            assert!(large.live);
+            assert_eq!((large.large, large.own > 0.0, large.own_nats > 0.0), (matters, matters, matters), "{large:?}");
+        }
+        let few = look(ServiceSettings { min_requests: 2001, ..with() });
+        assert!(!few.live && !few.large && few.own_nats <= 0.0, "2000 are due: {few:?}");
+        assert!(look(ServiceSettings { min_requests: 2000, ..with() }).live);
     }
 }

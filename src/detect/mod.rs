@@ -21,6 +21,8 @@ mod recent;
 mod regional;
 mod settings;
 mod shown;
+#[cfg(test)]
+mod staged;
 mod tail;
 mod track;
 

@@ -286,4 +286,19 @@ mod tests {
             near(past.offsets[0].weight, kept);
         }
     }
+
+    #[test]
+    fn nothing_is_learned_of_durations_where_the_peers_have_too_few() {
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let edges_ms = [1.0, f64::INFINITY];
+        let table = ShiftTable::new(&[50.0, 50.0], &edges_ms);
+        let learned = |peers: f64| {
+            let mut past = Past::default();
+            (0..2).for_each(|at| past.insert_zone(at, edges_ms.len()));
+            let block = Frame { latency: vec![vec![10.0, 10.0], vec![peers, 0.0]], ..Frame::empty(2, edges_ms.len()) };
+            Noise::default().location(&block, &[20.0, peers], &mut past, &[true; 2], &table, &scale);
+            past.offsets[0].weight > 0.0
+        };
+        assert_eq!([20.0, 19.0].map(learned), [true, false]);
+    }
 }

@@ -118,7 +118,9 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Settings;
     use super::*;
+    use crate::domain::{CycleLength, Period};
 
     fn pooled(looks: &[Look], floor: f64) -> Look {
         let mut sum = Sum::default();
@@ -174,5 +176,33 @@ mod tests {
         assert!(large(3, 0, 0.01) && large(3, 3, 0.01) && large(4, 4, 0.01));
         assert!(!large(2, 0, 0.01) && !large(3, 4, 0.01));
         assert!(!large(3, 0, 0.011), "it must matter");
+    }
+
+    #[test]
+    fn services_of_a_zone_move_together_a_little_so_that_many_say_less_than_their_sum() {
+        near(pooled(&[service(2.0); 3], 0.0).z, 6.0 / (3.0_f64 * (1.0 + 2.0 * 0.03)).sqrt());
+    }
+
+    #[test]
+    fn what_three_services_show_together_in_a_zone_is_watched() {
+        let scale = Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)));
+        let (mut pool, mut watches) = (Pool::new(2), Watches::default());
+        (0..2).for_each(|zone| watches.insert_zone(zone));
+        let mut looks: Looks = [(); SIGNALS].map(|()| vec![service(0.0); 2]);
+        looks[0][1] = Look { z: 3.5, effect: 0.1, own: 0.2, ..service(0.0) };
+        looks[0][0] = Look { own: 0.2, ..service(0.0) };
+        for _ in 0..3 {
+            (0..WINDOWS.len()).for_each(|window| pool.add(window, &looks));
+            pool.add_newest(&looks);
+        }
+        pool.watch(&mut watches, &ServiceSettings::default(), &scale);
+        let watch = watches.get(Signal::ServerErrors, 1);
+        near(watch.reading.nats, 10.5 * 10.5 / (3.0 * 1.06) / 2.0);
+        assert!(watch.reading.suspicious && watch.reading.present);
+        assert!(!watches.suspicious(0), "nothing is in which it is worse than its peers");
+        assert!((watch.effect(0).unwrap() - 0.1).abs() < 1e-6);
+        assert!(watches.has_rival(Signal::ServerErrors, 1), "its peer has left its past as far");
+        assert!(!watches.has_rival(Signal::Latency, 1), "of no signal that is alike");
+        pool.rivals(0)[0].iter().for_each(|rival| near(rival.excess, 0.2));
     }
 }

@@ -221,4 +221,22 @@ mod tests {
         assert_eq!(recent.served(0, 9), (0.0, 0.0));
         assert!(!recent.knows_durations());
     }
+
+    #[test]
+    fn a_cycle_counts_that_had_requests_of_servers_or_of_clients() {
+        let counts = |change: fn(&mut Frame)| {
+            let mut recent = Recent::default();
+            let mut frame = Frame::empty(3, 1);
+            change(&mut frame);
+            recent.push(&frame);
+            let counted = recent.with_requests();
+            recent.clear();
+            assert_eq!(recent.len(), 0);
+            counted
+        };
+        assert_eq!(counts(|frame| frame.served[2] = 1.0), 1);
+        assert_eq!(counts(|frame| frame.called[2] = 1.0), 1);
+        assert_eq!(counts(|frame| frame.served_failed = vec![1.0; 3]), 0);
+        assert_eq!(counts(|frame| frame.called_failed = vec![1.0; 3]), 0);
+    }
 }

@@ -70,6 +70,9 @@ fn somebody_stands_out(history: &History) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compare::SIGNALS;
+    use super::super::corroborate::Rival;
+    use super::super::staged::{self, Said};
     use super::*;
 
     /// On evidence of 6 nats against 6 that are asked for.
@@ -98,5 +101,51 @@ mod tests {
             left(Signal::LostCalls, 1.0, 0.003),
             "of lost calls there are none in health, so no multiple is asked for"
         );
+    }
+
+    /// Of three zones with so many requests, those fail that are to.
+    fn worse(weights: [f64; 3], fail: [bool; 3]) -> [bool; 3] {
+        let mut history = staged::history(3, &["cart"]);
+        let look = |zone: usize| {
+            let look = if fail[zone] { staged::bad_as_all() } else { staged::alike() };
+            Look { weight: weights[zone], live: weights[zone] > 0.0, ..look }
+        };
+        staged::say(&mut history, 1, &[0, 1, 2].map(|zone| ("cart", zone, Signal::ServerErrors, look(zone))));
+        [0, 1, 2].map(|zone| is_worse_together(&history.tracks[&staged::service("cart")], zone))
+    }
+
+    #[test]
+    fn zones_with_four_fifths_of_the_requests_are_nearly_all() {
+        assert_eq!(worse([400.0, 400.0, 200.0], [true, true, false]), [true, true, false]);
+        assert_eq!(worse([399.0, 399.0, 202.0], [true, true, false]), [false; 3]);
+        assert_eq!(worse([900.0, 50.0, 50.0], [true, false, false]), [false; 3], "one is not together");
+        assert_eq!(
+            worse([400.0, 400.0, 0.0], [true, true, false]),
+            [true, true, false],
+            "without requests it does not count"
+        );
+    }
+
+    #[test]
+    fn what_left_its_past_the_most_is_told_unless_a_zone_stands_out_without_a_rival() {
+        let told = |also: &[Said<'_>], rivals: bool| {
+            let mut history = staged::history(2, &["cart", "search"]);
+            let all = |name, own_nats| {
+                [0, 1].map(|zone| (name, zone, Signal::ServerErrors, Look { own_nats, ..staged::bad_as_all() }))
+            };
+            staged::say(&mut history, 1, &[&all("cart", 20.0), &all("search", 30.0), also].concat());
+            if rivals {
+                let rivals = [(); SIGNALS].map(|()| vec![Rival { excess: 0.1, nats: 20.0 }; 2]);
+                let track = history.tracks.get_mut(&staged::service("cart")).unwrap();
+                track.watches.note_rivals(&[rivals.clone(), rivals], &ServiceSettings::default());
+            }
+            worse_together(&history, 0).map(|(id, _, signal, look)| (id.name.clone(), signal, look.own_nats))
+        };
+        let search = Some(("search".to_owned(), Signal::ServerErrors, 30.0));
+        assert_eq!(told(&[], false), search);
+        let stands_out = ("cart", 1, Signal::Latency, staged::bad());
+        assert_eq!(told(&[stands_out], false), None);
+        assert_eq!(told(&[stands_out], true), search, "another zone is as bad");
+        assert_eq!(told(&[("", 1, Signal::Latency, staged::bad())], false), None, "by all its services together");
     }
 }

@@ -68,4 +68,9 @@ mod tests {
         let all_below = steepness(&[0.0, 999.0, 1.0], 2, &[1.0, 1.1, f64::INFINITY]);
         assert_eq!(all_below.to_bits(), 8.0_f64.to_bits(), "and no more than can be known");
     }
+
+    #[test]
+    fn of_edges_with_the_same_share_above_the_lowest_is_taken() {
+        assert_eq!(first_slow_bucket(&[980.0, 0.0, 0.0, 20.0], 0.02), 1);
+    }
 }

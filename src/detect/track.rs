@@ -313,3 +313,6 @@ fn rivals(looks: &Looks) -> [Vec<Rival>; SIGNALS] {
             .collect()
     })
 }
+
+#[cfg(test)]
+mod tests;

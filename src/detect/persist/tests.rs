@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::CycleLength;
+use crate::domain::{CycleLength, Nats};
 
 fn near(value: f64, expected: f64) {
     assert!((value - expected).abs() < 1e-6, "{value}, and not {expected}");
@@ -45,6 +45,7 @@ fn what_was_there_before_a_pause_of_two_cycles_counts_half() {
     assert_eq!(noticed(0b111), 3);
     assert_eq!(noticed(0b1_1011), 4, "one cycle is no pause");
     assert_eq!(noticed(0b1_1111_0011), 2 + 5 / 2);
+    assert_eq!(noticed(0b1_1100_0111), 3 + 3 / 2);
 }
 
 #[test]
@@ -95,6 +96,44 @@ fn a_window_that_does_not_count_raises_no_suspicion() {
     reading.take(3, &look(6.0, 0.2), (false, 8.0), &ServiceSettings::default());
     assert!(reading.compared && !reading.suspicious);
     near(reading.most_nats, 18.0);
+}
+
+#[test]
+fn as_much_evidence_as_is_asked_for_is_enough() {
+    let suspicious = |suspect| {
+        let mut reading = Reading::default();
+        let settings = ServiceSettings { suspect: Nats::new(suspect), ..ServiceSettings::default() };
+        reading.take(2, &look(3.0, 0.2), (true, 4.5), &settings);
+        (reading.suspicious, reading.tripping)
+    };
+    assert_eq!([4.5, 4.6].map(suspicious), [(true, true), (false, false)]);
+}
+
+#[test]
+fn readings_are_of_one_cycle_and_a_zone_is_forgotten_alone() {
+    let mut watches = watches(2);
+    assert_eq!((watches.zones(), watches.compared(0)), (2, false));
+    let both = [(); SIGNALS].map(|()| vec![look(6.0, 0.2); 2]);
+    watches.take(2, &both, (&scale(15), 13.0), &ServiceSettings::default());
+    watches.settle(&scale(15));
+    let seen = |watches: &Watches| [0, 1].map(|zone| (watches.compared(zone), watches.suspicious(zone)));
+    let presence = |watches: &Watches| [0, 1].map(|zone| watches.get(Signal::Latency, zone).presence);
+    assert_eq!((seen(&watches), presence(&watches)), ([(true, true); 2], [1, 1]));
+    watches.forget(0);
+    assert_eq!((seen(&watches), presence(&watches)), ([(false, false), (true, true)], [0, 1]));
+    watches.begin();
+    assert_eq!((seen(&watches), presence(&watches)), ([(false, false); 2], [0, 1]), "what was noticed is remembered");
+}
+
+#[test]
+fn slow_requests_and_slowdowns_weigh_less_than_failures() {
+    let settings = Settings {
+        slowdown_weight: Ratio::from_percent(10.0),
+        slow_requests_weight: Ratio::from_percent(25.0),
+        ..Settings::default()
+    };
+    let weighed = Signal::ALL.map(|signal| severity(signal, 0.5, &settings));
+    weighed.into_iter().zip([0.5, 0.5, 0.5, 0.125, 0.125, 0.05]).for_each(|(value, expected)| near(value, expected));
 }
 
 #[test]
