@@ -94,7 +94,7 @@ impl Watch {
     /// Cycles of presence. What was there before a pause counts half: a fault that comes and goes adds up, and two blips
     /// by chance don't.
     fn noticed(&self) -> u32 {
-        let pause = (0..127).find(|bit| (self.presence >> bit).trailing_zeros() >= 2 && self.presence >> bit != 0);
+        let pause = (0..127).find(|bit| (self.presence >> bit).trailing_zeros() >= 2);
         let all = self.presence.count_ones();
         let current = pause.map_or(all, |bit| (self.presence & ((1 << bit) - 1)).count_ones());
         current + (all - current) / 2

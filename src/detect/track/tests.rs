@@ -151,7 +151,7 @@ fn a_cycle_is_learned_from_when_eight_have_followed_and_the_zone_was_calm_in_the
     let track = learned(9, 9, [9, 8], false);
     assert_eq!((track.past.recent.served, track.past.recent.served_failed), (vec![1000.0, 0.0], vec![0.0, 0.0]));
     assert!(track.table.is_some(), "then durations can be compared");
-    assert_eq!(learned(60, 60, [9, 9], false).recent.len(), REMEMBERED);
+    assert_eq!(learned(60, 60, [9, 9], false).recent.len(), 48, "and then forty more are evidence");
 }
 
 #[test]
