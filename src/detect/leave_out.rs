@@ -169,7 +169,7 @@ impl Question {
 mod tests {
     use super::super::settings::Settings;
     use super::*;
-    use crate::domain::{CycleLength, Period, ServiceSettings};
+    use crate::domain::{CycleLength, Nats, Period, ServiceSettings};
 
     fn scale() -> Scale {
         Scale::new(&Settings::default(), CycleLength::at_least(Period::from_secs(15)))
@@ -303,5 +303,22 @@ mod tests {
         let of = |age, name| pod(name, age, 1000.0, 150.0);
         let pods = [of(PodAge::Unknown, "a"), of(PodAge::Unknown, "b"), of(PodAge::Gone, "c")];
         assert_eq!(rolled_out(&track(), (0, Signal::ServerErrors), &pods, 8, &scale()), None);
+    }
+
+    #[test]
+    fn evidence_and_an_excess_that_are_just_as_large_as_counts_leave_nobody_calm() {
+        let explained = |suspect, floor| {
+            let signal = Signal::ServerErrors;
+            let question = Question { signal, usual: 0.0, floor, slow_from: None, noise: signal };
+            let mut track = track();
+            track.settings.suspect = Nats::new(suspect);
+            let of = |total, failed| Calls { total, failed };
+            let parts = BTreeMap::from([("bad", of(10.0, 10.0)), ("other", of(4.0, 1.0))]);
+            question.explained_by(&track, &parts, (8, &scale())).map(str::to_owned)
+        };
+        let nats = proportion::deviance(1.0, 0.0, 0.5 * scale().smoothing(8.0));
+        assert_eq!(explained(nats, 0.25), None);
+        assert_eq!(explained(nats + 0.1, 0.25).as_deref(), Some("bad"));
+        assert_eq!(explained(nats, 0.26).as_deref(), Some("bad"));
     }
 }
