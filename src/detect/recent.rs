@@ -239,4 +239,23 @@ mod tests {
         assert_eq!(counts(|frame| frame.served_failed = vec![1.0; 3]), 0);
         assert_eq!(counts(|frame| frame.called_failed = vec![1.0; 3]), 0);
     }
+
+    #[test]
+    fn servers_and_clients_are_alone_by_their_own_requests_and_nobody_is_where_there_are_none() {
+        // Of the servers, or of the clients, of two zones in each cycle; the others have requests throughout.
+        let comparable = |of_servers: bool, last: &[[f64; 2]]| {
+            let mut recent = Recent::default();
+            for n in [[100.0; 2]; 10].iter().chain(last) {
+                let (these, others) = (n.to_vec(), vec![100.0; 2]);
+                let (served, called) = if of_servers { (these, others) } else { (others, these) };
+                recent.push(&Frame { served, called, ..Frame::empty(2, 1) });
+            }
+            [Vantage::Server, Vantage::Client].map(|vantage| recent.comparable(vantage)[0])
+        };
+        let (both, first, nobody) = ([100.0, 100.0], [100.0, 0.0], [0.0, 0.0]);
+        assert_eq!(comparable(true, &[first, first, both]), [1, LONGEST_WINDOW]);
+        assert_eq!(comparable(false, &[first, first, both]), [LONGEST_WINDOW, 1]);
+        assert_eq!(comparable(true, &[nobody, nobody, nobody]), [LONGEST_WINDOW; 2]);
+        assert_eq!(comparable(true, &[first, nobody, first]), [0, LONGEST_WINDOW], "a cycle without any parts nothing");
+    }
 }

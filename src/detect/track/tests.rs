@@ -256,3 +256,23 @@ fn how_far_a_zone_left_its_past_counts_beyond_one_nat_where_there_is_enough_to_c
     };
     assert_eq!([of(true, 1.1), of(true, 1.0), of(false, 1.1)], [(0.2, 1.1), (0.0, 1.0), (0.0, 1.1)]);
 }
+
+#[test]
+fn a_window_that_reaches_to_when_a_zone_was_alone_is_no_comparison_with_its_peers() {
+    let compared = |span| {
+        let mut looks: Looks = [(); SIGNALS].map(|()| vec![bad(); 2]);
+        // Of its servers the first zone was alone three cycles ago, and of its clients the second was five ago.
+        dismiss(&mut looks, span, &[vec![3, 40], vec![40, 5]]);
+        [Signal::ServerErrors, Signal::ClientErrors].map(|signal| {
+            [0, 1].map(|zone| {
+                let look = looks[signal as usize][zone];
+                assert_eq!((look.live, look.large, look.z > 0.0), (look.live, look.live, look.live));
+                assert!(look.own_nats > 0.0, "its own past it had all along");
+                look.live
+            })
+        })
+    };
+    assert_eq!(compared(3), [[true, true], [true, true]]);
+    assert_eq!(compared(5), [[false, true], [true, true]]);
+    assert_eq!(compared(6), [[false, true], [true, false]]);
+}
