@@ -27,6 +27,8 @@ const IMPORTS: [(&str, &[&str], &[&str]); 23] = [
             "jiff",
             "async_trait",
             "thiserror",
+            "tokio",
+            "tokio_util",
             "tracing",
         ],
     ),
