@@ -103,6 +103,9 @@ impl Past {
         let (first, last) = (self.next, (self.next + self.cycle.signed() * (cycles as i32 - 1)).min(self.last));
         self.next = self.cycle.at_or_after(last + self.cycle.signed());
         let snapshots = self.observer().observe(first, last).await.context("reading history")?;
+        if let Source::Prometheus(observer) = &mut self.observer {
+            observer.ask_ahead(self.next, self.last);
+        }
         render::progress(&format!("read up to {last}"), self.next > self.last);
         Ok(snapshots)
     }

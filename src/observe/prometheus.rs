@@ -1,6 +1,6 @@
 //! Snapshots, a closer look by pod, and what `check --connect` wants to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,6 +20,8 @@ use crate::ports::{ObserveError, Observer};
 /// Cycles asked for at once: at the most, and before it is known how large they are.
 const MOST_CYCLES: usize = 240;
 const FIRST_CYCLES: usize = 8;
+/// Queries that Prometheus works on, while nothing is asked of it yet.
+const MOST_AHEAD: usize = 4;
 /// Services by zone by cycle that are asked for at once, which bounds memory.
 const MOST_CELLS: usize = 40_000;
 /// And if they are not all made at once.
@@ -46,8 +48,8 @@ pub struct PrometheusObserver {
     shards: Vec<Shard>,
     /// How large the newest cycle was.
     cells: Option<usize>,
-    /// What was asked before it was its turn.
-    ahead: Option<(Stretch, Asked)>,
+    /// What was asked of a stretch before it was its turn: the first of its parts.
+    ahead: Ahead,
 }
 
 /// What `check --connect` wants to know.
@@ -232,6 +234,18 @@ impl PrometheusObserver {
         true
     }
 
+    /// Lets Prometheus work on what is to be observed next, while what was observed last is judged.
+    pub fn ask_ahead(&mut self, first: Timestamp, last: Timestamp) {
+        let next = self.next_stretch(first, last).map(|next| (&self.queries, next));
+        self.ahead = begin(&self.api, &self.shards, next);
+    }
+
+    fn next_stretch(&self, first: Timestamp, last: Timestamp) -> Option<Stretch> {
+        let (cycle, first) = (self.cycle, self.cycle.at_or_after(first));
+        let left = (last.as_second() - first.as_second()).div_euclid(cycle.seconds()) + 1;
+        (left > 0).then(|| Stretch { first, cycles: self.cycles_at_once().min(left as usize), cycle })
+    }
+
     /// While an answer is read, Prometheus works on the next one.
     async fn read(
         &mut self,
@@ -240,22 +254,18 @@ impl PrometheusObserver {
         next: Option<(&Queries, Stretch)>,
         take: &mut (dyn FnMut(Snapshot) + Send),
     ) -> Result<(), ApiError> {
-        let mut ahead = self.ahead.take().filter(|(begun, _)| *begun == stretch).map(|(_, asked)| asked);
+        let begun = self.ahead.take().filter(|(begun, _)| *begun == stretch);
+        let mut asked = begun.map(|(_, asked)| asked).unwrap_or_default();
         let Self { api, settings, places, shards, .. } = self;
-        let of_shard = |shard| [(Part::Durations, queries.durations(shard)), (Part::Requests, queries.requests(shard))];
-        let of_all = [(Part::Changing, queries.changing()), (Part::Coverage, queries.coverage())];
-        let mut parts = shards.iter().flat_map(of_shard).chain(of_all);
-        let mut ask = |api: &Api| {
-            let Some((part, query)) = parts.next() else { return Ok(None) };
-            let asked = ahead.take().map_or_else(|| api.ask(query, stretch), Ok)?;
-            Ok::<_, ApiError>(Some((part, asked)))
-        };
-        let mut asked = ask(api)?;
+        let parts = parts(queries, shards);
         let mut builder = Builder::new(stretch, Reading { settings, places });
         let (mut changing, name) = (BTreeSet::new(), settings.labels.target.last().map_or("", String::as_str));
         let mut warnings = Vec::new();
-        while let Some((part, this)) = asked {
-            asked = ask(api)?;
+        for (nth, (part, _)) in parts.iter().enumerate() {
+            for (_, query) in parts.iter().take(nth + 2).skip(nth + asked.len()) {
+                asked.push_back(api.ask(query.clone(), stretch)?);
+            }
+            let Some(this) = asked.pop_front() else { break };
             let mut note = |row: &Row<'_>| match part {
                 Part::Durations => builder.buckets(row),
                 Part::Requests => builder.rates(row),
@@ -272,11 +282,9 @@ impl PrometheusObserver {
         }
         warnings.sort();
         warnings.dedup();
-        self.ahead = next.zip(shards.first()).and_then(|((queries, next), shard)| {
-            // What can't be asked now is asked when it is its turn.
-            Some((next, api.ask(queries.durations(shard), next).ok()?))
-        });
-        for mut snapshot in builder.finish(&warnings) {
+        let snapshots = builder.finish(&warnings);
+        self.ahead = begin(api, shards, next);
+        for mut snapshot in snapshots {
             snapshot.gaps.extend(self.unfit.clone());
             let cells = snapshot.cells.values().map(BTreeMap::len).sum();
             self.cells = Some(cells).filter(|cells| *cells > 0).or(self.cells);
@@ -286,7 +294,23 @@ impl PrometheusObserver {
     }
 }
 
-/// What is asked for a stretch.
+/// Of which stretch, and what was asked for it so far.
+type Ahead = Option<(Stretch, VecDeque<Asked>)>;
+
+/// What can't be asked now is asked when it is its turn.
+fn begin(api: &Api, shards: &[Shard], next: Option<(&Queries, Stretch)>) -> Ahead {
+    let (queries, stretch) = next?;
+    let first = parts(queries, shards).into_iter().take(MOST_AHEAD);
+    Some((stretch, first.map_while(|(_, query)| api.ask(query, stretch).ok()).collect()))
+}
+
+/// What is asked for a stretch, one after the other.
+fn parts(queries: &Queries, shards: &[Shard]) -> Vec<(Part, String)> {
+    let of_shard = |shard| [(Part::Durations, queries.durations(shard)), (Part::Requests, queries.requests(shard))];
+    let of_all = [(Part::Changing, queries.changing()), (Part::Coverage, queries.coverage())];
+    shards.iter().flat_map(of_shard).chain(of_all).collect()
+}
+
 #[derive(Clone, Copy)]
 enum Part {
     Durations,
@@ -299,14 +323,11 @@ enum Part {
 impl Observer for PrometheusObserver {
     async fn observe(&mut self, first: Timestamp, last: Timestamp) -> Result<Vec<Snapshot>, ObserveError> {
         let mut snapshots = Vec::new();
-        let mut next = self.cycle.at_or_after(first);
-        while next <= last {
-            let left = (last.as_second() - next.as_second()) / self.cycle.seconds() + 1;
-            let cycles = (left as usize).min(self.cycles_at_once());
-            let queries = self.queries.clone();
-            let stretch = Stretch { first: next, cycles, cycle: self.cycle };
+        let queries = self.queries.clone();
+        let mut next = first;
+        while let Some(stretch) = self.next_stretch(next, last) {
             self.stretch(&queries, stretch, None, &mut |snapshot| snapshots.push(snapshot)).await?;
-            next += self.cycle.signed() * cycles as i32;
+            next = stretch.first + self.cycle.signed() * stretch.cycles as i32;
         }
         Ok(snapshots)
     }
