@@ -71,3 +71,22 @@ fn share(mut snapshot: Snapshot, parts: f64) -> Snapshot {
     }
     snapshot
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_few_about_as_large_and_leave_nothing_out() {
+        let cycle = CycleLength::at_least(Period::from_secs(60));
+        let at = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let pieces = |last: i64, most: usize| {
+            let of = |piece: Stretch| (piece.first.as_second() / 60, piece.cycles);
+            in_pieces(at(1), at(last), cycle, most).map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(108, 240), [(1, 108)]);
+        assert_eq!(pieces(108, 100), [(1, 54), (55, 54)], "and not a hundred and eight more");
+        assert_eq!(pieces(7, 3), [(1, 3), (4, 3), (7, 1)]);
+        assert_eq!((pieces(1, 3), pieces(0, 3), pieces(-5, 3)), (vec![(1, 1)], vec![], vec![]));
+    }
+}
