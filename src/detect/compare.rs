@@ -39,6 +39,11 @@ impl Look {
     pub fn nats(&self) -> f64 {
         if self.large && self.z > 0.0 { self.z * self.z / 2.0 } else { 0.0 }
     }
+
+    /// What can't be compared with peers is still held against the zone's own past.
+    pub fn dismiss(&mut self) {
+        (self.live, self.large, self.z) = (false, false, 0.0);
+    }
 }
 
 /// By signal (in the order of [`Signal::ALL`]) and zone.
@@ -128,11 +133,7 @@ impl Prepared {
         let tail_looks = |tail: &PreparedTail| {
             let above: Vec<f64> = sum.latency.iter().map(|zone| tail::slow(zone, tail.first)).collect();
             let mut looks = proportion::compare(&totals, &above, &tail.usual, spread(tail.noise), &slow);
-            for (look, live) in looks.iter_mut().zip(&tail.live) {
-                if !live {
-                    *look = Look { live: false, large: false, z: 0.0, ..*look };
-                }
-            }
+            looks.iter_mut().zip(&tail.live).filter(|(_, live)| !**live).for_each(|(look, _)| look.dismiss());
             looks
         };
         [

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::{Look, Looks, Prepared, SIGNALS};
+use super::compare::{Looks, Prepared, SIGNALS};
 use super::corroborate::Rival;
 use super::history::{Frame, coarsen};
 use super::location::ShiftTable;
@@ -295,9 +295,7 @@ impl Track {
 fn dismiss(looks: &mut Looks, span: usize, comparable: &[Vec<usize>; 2]) {
     for (signal, looks) in Signal::ALL.into_iter().zip(looks) {
         let cycles = &comparable[usize::from(signal.vantage() == Vantage::Client)];
-        for (look, _) in looks.iter_mut().zip(cycles).filter(|(_, cycles)| span > **cycles) {
-            *look = Look { live: false, large: false, z: 0.0, ..*look };
-        }
+        looks.iter_mut().zip(cycles).filter(|(_, cycles)| span > **cycles).for_each(|(look, _)| look.dismiss());
     }
 }
 

@@ -20,7 +20,7 @@ use crate::ports::{ObserveError, Observer};
 /// Cycles asked for at once: at the most, and before it is known how large they are.
 const MOST_CYCLES: usize = 240;
 const FIRST_CYCLES: usize = 8;
-/// Queries that Prometheus works on, while nothing is asked of it yet.
+/// Queries of the next stretch that are sent while this one is judged.
 const MOST_AHEAD: usize = 4;
 /// Services by zone by cycle that are asked for at once, which bounds memory.
 const MOST_CELLS: usize = 40_000;
